@@ -1,0 +1,104 @@
+"""Imagine yourself: a few selfies of one person in, new pictures of that person out.
+
+    from imagine import Imagine
+
+    im = Imagine()
+    with im.identity(["a.jpg", "b.jpg"]) as me:
+        result = im.generate("smiling, in a forest at dawn", identity=me, n=4, seed=7)
+    result.images[0].save("me.png")
+
+Importing this package imports nothing heavy; names are fetched when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from imagine.api import GeneratedImage, GenerationResult, IdentityHandle, Imagine
+    from imagine.core import Identity, LikenessVerdict, PhotoReport, PhotoVerdict, Recipe
+    from imagine.errors import (
+        Cancelled,
+        CorruptWeights,
+        DifferentPeople,
+        ImagineError,
+        InvalidInput,
+        MissingExtra,
+        MissingWeights,
+        NoFaceFound,
+        OutputNotWritten,
+        PoorPhoto,
+        PromptBlocked,
+        SeveralFaces,
+        UnknownName,
+        UnreadablePhoto,
+    )
+    from imagine.pipeline import Progress
+    from imagine.provenance import read_recipe
+    from imagine.settings import Settings
+
+_HOMES = {
+    "imagine.api": ("GeneratedImage", "GenerationResult", "IdentityHandle", "Imagine"),
+    "imagine.core": ("Identity", "LikenessVerdict", "PhotoReport", "PhotoVerdict", "Recipe"),
+    "imagine.errors": (
+        "Cancelled",
+        "CorruptWeights",
+        "DifferentPeople",
+        "ImagineError",
+        "InvalidInput",
+        "MissingExtra",
+        "MissingWeights",
+        "NoFaceFound",
+        "OutputNotWritten",
+        "PoorPhoto",
+        "PromptBlocked",
+        "SeveralFaces",
+        "UnknownName",
+        "UnreadablePhoto",
+    ),
+    "imagine.pipeline": ("Progress",),
+    "imagine.provenance": ("read_recipe",),
+    "imagine.settings": ("Settings",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Cancelled",
+    "CorruptWeights",
+    "DifferentPeople",
+    "GeneratedImage",
+    "GenerationResult",
+    "Identity",
+    "IdentityHandle",
+    "Imagine",
+    "ImagineError",
+    "InvalidInput",
+    "LikenessVerdict",
+    "MissingExtra",
+    "MissingWeights",
+    "NoFaceFound",
+    "OutputNotWritten",
+    "PhotoReport",
+    "PhotoVerdict",
+    "PoorPhoto",
+    "Progress",
+    "PromptBlocked",
+    "Recipe",
+    "Settings",
+    "SeveralFaces",
+    "UnknownName",
+    "UnreadablePhoto",
+    "__version__",
+    "read_recipe",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'imagine' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,487 @@
+"""The Python door: `Imagine`, and what it gives back.
+
+Checks arguments, opens weights when they are first needed, and leaves the story to
+`imagine.pipeline`. One `Imagine` may be used from several threads; pictures are made one call at
+a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import isfinite
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from imagine.backends import BACKENDS, Backend, BackendInfo
+from imagine.core import Identity, ImageArray, LikenessVerdict, PhotoReport, Recipe
+from imagine.errors import Cancelled, InvalidInput
+from imagine.identity import (
+    FACE_DETECTORS,
+    FACE_ENCODERS,
+    FaceDetector,
+    FaceEncoder,
+    build_identity,
+    check_photos,
+    wipe,
+)
+from imagine.identity.photos import PhotoSource
+from imagine.pipeline import Picture, Progress, Tools, Wish, make_pictures
+from imagine.provenance import MarkedImage, read_recipe
+from imagine.safety import allow_prompt
+from imagine.settings import Settings
+
+MAX_STEPS = 200
+MAX_GUIDANCE = 30.0
+MAX_BEST_OF = 16
+SEED_LIMIT = 2**63
+ROWS_AT_ONCE_ON_GPU = 8
+
+
+class Event(Protocol):
+    """What can be asked whether to stop, e.g. `threading.Event`."""
+
+    def is_set(self) -> bool:
+        """True once the caller wants to stop."""
+
+
+Cancel = Event | Callable[[], bool] | None
+OnProgress = Callable[[Progress], object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedImage:
+    """One picture, its verdict, and how to make it again.
+
+    Attributes:
+        marked: the picture with its mark; `save` and `to_bytes` go through it.
+        seed: the seed that made this picture; with n pictures, picture i has seed + i, and with
+            `best_of` the winner's own.
+        num_inference_steps: denoising steps.
+        model_revision: of the weights.
+        likeness: how much it looks like the person, in words and figures.
+        prompt_fit: how well it shows the prompt, 0 to 1; None when the backend cannot say.
+        recipe: all that `Imagine.replay` needs, besides the selfies.
+        why: why this candidate was kept, in words.
+    """
+
+    marked: MarkedImage = field(repr=False)
+    seed: int
+    num_inference_steps: int
+    model_revision: str
+    likeness: LikenessVerdict
+    prompt_fit: float | None
+    recipe: Recipe = field(repr=False)
+    why: str
+
+    @property
+    def array(self) -> ImageArray:
+        """A copy of the pixels, (height, width, 3) uint8 RGB; unmarked, so save with `save`."""
+        return self.marked.pixels.copy()
+
+    def save(self, path: str | PathLike[str], overwrite: bool = True) -> Path:
+        """Write the marked picture whole or not at all; .png, .jpg or .webp by the name.
+
+        Raises:
+            InvalidInput: another ending.
+            OutputNotWritten: missing folder, full disk, not allowed; nothing partial is left.
+        """
+        return self.marked.save(path, overwrite)
+
+    def to_bytes(self, suffix: str = ".png") -> bytes:
+        """The marked picture as the bytes of a file."""
+        return self.marked.to_bytes(suffix)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResult:
+    """What one call of `generate` made.
+
+    Attributes:
+        images: the pictures, in the order of their seeds' derivation.
+        seed: the seed of the call, also when it was drawn for you.
+        backend: facts about the model that made them.
+    """
+
+    images: tuple[GeneratedImage, ...]
+    seed: int
+    backend: BackendInfo
+
+
+class IdentityHandle:
+    """A person, enrolled; in a `with` block forgotten at its end.
+
+        with im.identity(["a.jpg"]) as me:
+            im.generate("reading", identity=me)
+
+    Without `with`, pass the handle itself as `identity` and call `forget` when done.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+
+    def __repr__(self) -> str:
+        return f"IdentityHandle({self.fingerprint[:12]}..., {self.identity.photo_count} photos)"
+
+    @property
+    def reports(self) -> tuple[PhotoReport, ...]:
+        """What we think of each photo given, in the order given."""
+        return self.identity.reports
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the identity in recipes; says nothing of the person."""
+        return self.identity.fingerprint
+
+    def forget(self) -> None:
+        """Overwrite crops and embeddings with zeros; the identity cannot be used afterwards."""
+        wipe(self.identity)
+
+    def __enter__(self) -> Identity:
+        return self.identity
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.forget()
+
+
+class Imagine:
+    """Pictures of a person from a few selfies.
+
+    Nothing is opened before it is needed: a wrong name is refused at once, missing weights when
+    the first picture is asked for.
+
+    Args:
+        backend: image model, a name in `imagine.backends.BACKENDS`.
+        detector: face detector, a name in `imagine.identity.FACE_DETECTORS`.
+        encoder: face recogniser that judges likeness, a name in `FACE_ENCODERS`.
+        device: "cpu", "cuda", ...
+        settings: paths and limits; None reads the environment.
+        weights: folder of the backend's weights; None takes the backend's own place.
+
+    Raises:
+        UnknownName: a name no registry knows.
+    """
+
+    def __init__(
+        self,
+        backend: str = "embedded",
+        detector: str = "dlib",
+        encoder: str = "dlib",
+        device: str = "cpu",
+        settings: Settings | None = None,
+        weights: str | PathLike[str] | None = None,
+    ) -> None:
+        for registry, name in (
+            (BACKENDS, backend),
+            (FACE_DETECTORS, detector),
+            (FACE_ENCODERS, encoder),
+        ):
+            registry.check(name)
+        self.settings = settings or Settings()
+        self._names = (backend, detector, encoder)
+        self._device = device
+        self._weights = Path(weights) if weights is not None else None
+        self._backend: Backend | None = None
+        self._faces: tuple[FaceDetector, FaceEncoder] | None = None
+        self._loading = threading.Lock()
+        self._drawing = threading.Lock()
+
+    def __repr__(self) -> str:
+        backend, detector, encoder = self._names
+        return f"Imagine({backend!r}, detector={detector!r}, encoder={encoder!r})"
+
+    @property
+    def info(self) -> BackendInfo:
+        """Facts about the image model; loads it."""
+        return self._loaded_backend().info
+
+    def check(
+        self,
+        photos: Sequence[PhotoSource],
+        choose: Mapping[int, int] | None = None,
+    ) -> tuple[PhotoReport, ...]:
+        """Say of each photo whether it can be used and how to take a better one.
+
+        Args:
+            photos: paths, bytes, Pillow images or arrays.
+            choose: photo index -> index of the face that is yours, both from 0, 0 is left.
+
+        Raises:
+            InvalidInput: no photo; anything wrong with a photo is reported, not raised.
+        """
+        _refuse_a_single(photos)
+        detector, encoder = self._loaded_faces()
+        return check_photos(photos, detector, encoder, self.settings, choose)
+
+    def identity(
+        self,
+        photos: Sequence[PhotoSource],
+        choose: Mapping[int, int] | None = None,
+    ) -> IdentityHandle:
+        """Make one person out of one to five selfies. Arguments as for `check`.
+
+        Raises:
+            InvalidInput: no photo or too many, an unreadable one, none with a usable face, several
+                faces, or several people; each has its own class in `imagine.errors`.
+        """
+        _refuse_a_single(photos)
+        detector, encoder = self._loaded_faces()
+        return IdentityHandle(build_identity(photos, detector, encoder, self.settings, choose))
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        identity: Identity | IdentityHandle,
+        n: int = 1,
+        seed: int | None = None,
+        likeness: float = 0.7,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        best_of: int = 1,
+        on_progress: OnProgress = None,
+        cancel: Cancel = None,
+    ) -> GenerationResult:
+        """Make n pictures of the person.
+
+        Args:
+            prompt: what the pictures show.
+            identity: from `identity`.
+            n: how many, 1 to `settings.max_images`.
+            seed: picture i is drawn from seed + i, modulo 2**63; None draws a random seed.
+            likeness: 0 (only the prompt speaks) to 1 (as alike as possible).
+            num_inference_steps: 1 to 200; None takes the backend's own.
+            guidance_scale: on the text, 1 to 30, 1 is none; None takes the backend's own.
+            best_of: draw so many candidates for each picture, keep the best by likeness and
+                prompt fit; candidate k of picture i has seed + i + k * n.
+            on_progress: called with a `Progress` after every denoising step.
+            cancel: an event or a function, asked before every step.
+
+        Raises:
+            InvalidInput: an argument out of its range; the message says which.
+            PromptBlocked: policy does not allow the prompt.
+            Cancelled: `cancel` said so; nothing is kept.
+            MissingWeights, CorruptWeights: the model cannot be opened.
+        """
+        person = self._checked_identity(identity)
+        allow_prompt(prompt, self.settings)  # refuse before any weights are opened
+        _check_whole("n", n, 1, self.settings.max_images)
+        _check_whole("best_of", best_of, 1, MAX_BEST_OF)
+        _check_number("likeness", likeness, 0.0, 1.0)
+        if num_inference_steps is not None:
+            _check_whole("num_inference_steps", num_inference_steps, 1, MAX_STEPS)
+        if guidance_scale is not None:
+            _check_number("guidance_scale", guidance_scale, 1.0, MAX_GUIDANCE)
+        if seed is not None:
+            _check_whole("seed", seed, 0, SEED_LIMIT - 1)
+        info = self.info
+        wish = Wish(
+            prompt=prompt,
+            seed=secrets.randbelow(2**32) if seed is None else seed,
+            count=n,
+            num_inference_steps=num_inference_steps or info.default_steps,
+            guidance_scale=float(guidance_scale or info.default_guidance_scale),
+            likeness=float(likeness),
+            best_of=best_of,
+        )
+        pictures = self._draw(wish, person, on_progress, cancel)
+        images = tuple(_generated(picture) for picture in pictures)
+        return GenerationResult(images=images, seed=wish.seed, backend=info)
+
+    async def agenerate(
+        self,
+        prompt: str,
+        *,
+        identity: Identity | IdentityHandle,
+        n: int = 1,
+        seed: int | None = None,
+        likeness: float = 0.7,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        best_of: int = 1,
+        on_progress: OnProgress = None,
+        cancel: Cancel = None,
+    ) -> GenerationResult:
+        """Like `generate`, in a thread of its own; cancelling the task stops the drawing.
+
+        `on_progress` is called in that thread.
+        """
+        abandoned = threading.Event()
+        asked = _cancel_question(cancel)
+        try:
+            return await asyncio.to_thread(
+                self.generate,
+                prompt,
+                identity=identity,
+                n=n,
+                seed=seed,
+                likeness=likeness,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                best_of=best_of,
+                on_progress=on_progress,
+                cancel=lambda: abandoned.is_set() or asked(),
+            )
+        finally:
+            abandoned.set()
+
+    def replay(
+        self,
+        recipe: Recipe | str | PathLike[str],
+        identity: Identity | IdentityHandle,
+        on_progress: OnProgress = None,
+        cancel: Cancel = None,
+    ) -> GeneratedImage:
+        """Make a picture again from its recipe, or from a saved picture that carries one.
+
+        On one CPU the pixels are the same bit for bit, for pictures that were made on a CPU.
+        Another processor, thread count or library version may move values by a level or two of
+        255; a GPU does not draw the same bits in batches of different size.
+
+        Raises:
+            InvalidInput: the recipe needs other selfies, another backend or other weights.
+        """
+        facts = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+        person = self._checked_identity(identity)
+        self._check_replayable(facts, person)
+        wish = Wish(
+            prompt=facts.prompt,
+            seed=facts.seed,
+            count=1,
+            num_inference_steps=facts.num_inference_steps,
+            guidance_scale=float(facts.guidance_scale),
+            likeness=float(facts.likeness),
+        )
+        return _generated(self._draw(wish, person, on_progress, cancel)[0])
+
+    def _check_replayable(self, recipe: Recipe, person: Identity) -> None:
+        if recipe.identity_fingerprint != person.fingerprint:
+            raise InvalidInput(
+                "This picture was made from other selfies (identity "
+                f"{recipe.identity_fingerprint[:12]}, these are {person.fingerprint[:12]}). "
+                "Give the same photos in the same order."
+            )
+        if recipe.backend != self._names[0]:
+            raise InvalidInput(
+                f"This picture was made by the backend {recipe.backend!r}, not "
+                f"{self._names[0]!r}. Choose that backend."
+            )
+        _check_whole("num_inference_steps", recipe.num_inference_steps, 1, MAX_STEPS)
+        _check_number("guidance_scale", recipe.guidance_scale, 1.0, MAX_GUIDANCE)
+        _check_number("likeness", recipe.likeness, 0.0, 1.0)
+        _check_whole("seed", recipe.seed, 0, SEED_LIMIT - 1)
+        if recipe.model_revision != self.info.model_revision:
+            raise InvalidInput(
+                f"This picture was made by weights {recipe.model_revision}; here are "
+                f"{self.info.model_revision}, which would draw another one. "
+                "Install the version of the weights it was made by."
+            )
+
+    def _draw(
+        self, wish: Wish, person: Identity, on_progress: OnProgress, cancel: Cancel
+    ) -> list[Picture]:
+        detector, encoder = self._loaded_faces()
+        backend = self._loaded_backend()
+        is_cancelled = _cancel_question(cancel)
+        report = on_progress or (lambda progress: None)
+        # A row's bits depend on how many rows share its pass. On a CPU batching gains little, so
+        # rows go one by one and a replay is exact.
+        rows_at_once = 1 if backend.info.device == "cpu" else ROWS_AT_ONCE_ON_GPU
+        tools = Tools(backend, detector, encoder, self.settings, rows_at_once)
+        with self._turn(is_cancelled):
+            return make_pictures(wish, person, tools, lambda p: _ignore(report(p)), is_cancelled)
+
+    @contextmanager
+    def _turn(self, is_cancelled: Callable[[], bool]) -> Iterator[None]:
+        """Wait for the calls before this one, and stop waiting when cancelled."""
+        while not self._drawing.acquire(timeout=0.1):
+            if is_cancelled():
+                raise Cancelled("Cancelled while waiting for its turn; nothing was drawn.")
+        try:
+            yield
+        finally:
+            self._drawing.release()
+
+    def _loaded_backend(self) -> Backend:
+        with self._loading:
+            if self._backend is None:
+                chosen = BACKENDS.get(self._names[0])
+                self._backend = chosen.load(self._weights, self._device)
+            return self._backend
+
+    def _loaded_faces(self) -> tuple[FaceDetector, FaceEncoder]:
+        with self._loading:
+            if self._faces is None:
+                detector = FACE_DETECTORS.get(self._names[1]).load(self.settings)
+                encoder = FACE_ENCODERS.get(self._names[2]).load(self.settings)
+                self._faces = (detector, encoder)
+            return self._faces
+
+    def _checked_identity(self, identity: Identity | IdentityHandle) -> Identity:
+        person = identity.identity if isinstance(identity, IdentityHandle) else identity
+        if not isinstance(person, Identity):
+            raise InvalidInput(
+                f"identity is a {type(person).__name__}; make one with im.identity([photos])."
+            )
+        if not person.crops.any():
+            raise InvalidInput(
+                "This identity was forgotten (its with block has ended). Make it again."
+            )
+        if person.recogniser != self._names[2]:
+            raise InvalidInput(
+                f"This identity was made with the recogniser {person.recogniser!r}; "
+                f"{self._names[2]!r} cannot judge it. Make it again."
+            )
+        return person
+
+
+def _refuse_a_single(photos: object) -> None:
+    # A string is a sequence of strings: without this, "a.jpg" would be five missing photos.
+    if isinstance(photos, str | bytes | PathLike):
+        raise InvalidInput("One photo was given where a list is expected: write [photo].")
+
+
+def _generated(picture: Picture) -> GeneratedImage:
+    return GeneratedImage(
+        marked=picture.marked,
+        seed=picture.recipe.seed,
+        num_inference_steps=picture.recipe.num_inference_steps,
+        model_revision=picture.recipe.model_revision,
+        likeness=picture.verdict,
+        prompt_fit=picture.prompt_fit,
+        recipe=picture.recipe,
+        why=picture.why,
+    )
+
+
+def _cancel_question(cancel: Cancel) -> Callable[[], bool]:
+    if cancel is None:
+        return lambda: False
+    return cancel if callable(cancel) else cancel.is_set
+
+
+def _ignore(value: object) -> None:
+    """Progress callbacks may return anything."""
+
+
+def _check_whole(name: str, value: int, low: int, high: int) -> None:
+    # bool is an int to Python, and never meant as a number of pictures
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidInput(f"{name} is {value!r}; it must be a whole number, {low} to {high}.")
+
+
+def _check_number(name: str, value: float, low: float, high: float) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not isfinite(value) or not low <= value <= high:
+        raise InvalidInput(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")

@@ -1,0 +1,84 @@
+"""The contract of an image model, shaped so that an engine can batch over steps.
+
+A backend turns a request into a state, moves many states one denoising step at a time (rows may
+stand at different steps and belong to different people), and turns a finished state into pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from imagine.core import ImageArray, Request
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """What a caller may know about a loaded backend.
+
+    Attributes:
+        name: the registry name.
+        model_revision: short content hash or version of the weights.
+        licence: SPDX expression of the weights.
+        image_size: height and width of its pictures, pixels.
+        default_steps: denoising steps when the caller names none.
+        default_guidance_scale: text guidance when the caller names none.
+        device: "cpu", "cuda", ...
+    """
+
+    name: str
+    model_revision: str
+    licence: str
+    image_size: tuple[int, int]
+    default_steps: int
+    default_guidance_scale: float
+    device: str
+
+
+class RowState(Protocol):
+    """One picture in the making; everything else about it belongs to its backend."""
+
+    @property
+    def step(self) -> int:
+        """Denoising steps done so far."""
+
+    @property
+    def num_steps(self) -> int:
+        """Denoising steps in all."""
+
+    @property
+    def batch_key(self) -> tuple[object, ...]:
+        """Rows with equal keys may share a forward pass."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """An image model that draws a person in a scene."""
+
+    @classmethod
+    def load(cls, source: Path | None = None, device: str = "cpu") -> Backend:
+        """Load weights from a folder, or the backend's own default place.
+
+        Raises:
+            MissingWeights: nothing there; the message names the command that gets them.
+            CorruptWeights: something there that cannot be used.
+        """
+
+    @property
+    def info(self) -> BackendInfo:
+        """Facts about the loaded model."""
+
+    def prepare(self, request: Request) -> RowState:
+        """Encode prompt and person once, draw the seed's noise, stand at step 0."""
+
+    def denoise_step(self, states: Sequence[RowState]) -> list[RowState]:
+        """Move every row one step; rows may stand at different steps.
+
+        All rows must share one `batch_key` and none may be finished. Rows come back in order;
+        the given states are not changed, so a caller may retry.
+        """
+
+    def decode(self, state: RowState) -> ImageArray:
+        """Pixels of a state, (height, width, 3) uint8 RGB; mid-way states give a preview."""

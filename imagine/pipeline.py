@@ -1,0 +1,269 @@
+"""From photo to picture, the whole story on one page.
+
+Read `photos_to_pictures` and `make_pictures` from top to bottom and you know what the product
+does. Opening weights and checking arguments is left to `imagine.api`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from imagine import __version__
+from imagine.backends.base import Backend, RowState
+from imagine.core import Identity, ImageArray, LikenessVerdict, Recipe, Request
+from imagine.errors import Cancelled
+from imagine.identity import build_identity
+from imagine.identity.base import FaceDetector, FaceEncoder
+from imagine.identity.likeness import COPY, judge_likeness
+from imagine.identity.photos import PhotoSource
+from imagine.provenance import MarkedImage, mark_image
+from imagine.safety import allow_prompt
+from imagine.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody asks for, checked and complete.
+
+    Attributes:
+        prompt: as typed; policy sees it in `make_pictures`.
+        seed: of the first picture; picture i uses seed + i.
+        count: how many pictures.
+        num_inference_steps: denoising steps of each.
+        guidance_scale: classifier-free guidance on the text.
+        likeness: 0 (only the prompt speaks) to 1 (as alike as possible).
+        best_of: candidates drawn for each picture, of which the best is kept.
+    """
+
+    prompt: str = field(repr=False)
+    seed: int
+    count: int
+    num_inference_steps: int
+    guidance_scale: float
+    likeness: float
+    best_of: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The loaded models the story is told with.
+
+    Attributes:
+        rows_at_once: most rows in one denoising step. One row at a time gives the same bits
+            whatever else is asked, which exact replay needs; more is faster on a GPU.
+    """
+
+    backend: Backend
+    detector: FaceDetector
+    encoder: FaceEncoder
+    settings: Settings
+    rows_at_once: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a wish has come.
+
+    Attributes:
+        step: denoising steps done, over all candidates of all pictures.
+        num_steps: denoising steps in all.
+        elapsed_seconds: since the first step began.
+        eta_seconds: until the last step ends, at the speed so far.
+    """
+
+    step: int
+    num_steps: int
+    elapsed_seconds: float
+    eta_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished, judged and marked picture.
+
+    Attributes:
+        marked: the only form in which its bytes leave.
+        recipe: how to make it again.
+        verdict: how much it looks like the person.
+        prompt_fit: how well it shows the prompt, 0 to 1; None when the backend cannot say.
+        why: why this candidate was kept, in words.
+    """
+
+    marked: MarkedImage
+    recipe: Recipe
+    verdict: LikenessVerdict
+    prompt_fit: float | None
+    why: str
+
+
+@runtime_checkable
+class PromptJudge(Protocol):
+    """A backend may also say how well a picture shows its prompt."""
+
+    def prompt_fit(self, image: ImageArray, prompt: str) -> float | None:
+        """0 (nothing of it) to 1 (all of it); None when this prompt cannot be judged."""
+
+
+ReportProgress = Callable[[Progress], None]
+IsCancelled = Callable[[], bool]
+
+
+def photos_to_pictures(
+    selfies: Sequence[PhotoSource],
+    wish: Wish,
+    tools: Tools,
+    report: ReportProgress = lambda progress: None,
+    is_cancelled: IsCancelled = lambda: False,
+) -> list[Picture]:
+    """Selfies of one person and a wish in, marked pictures of that person out."""
+    # Detect, align and embed the face of each selfie, check they are one person, fuse them.
+    identity = build_identity(selfies, tools.detector, tools.encoder, tools.settings)
+    return make_pictures(wish, identity, tools, report, is_cancelled)
+
+
+def make_pictures(
+    wish: Wish,
+    identity: Identity,
+    tools: Tools,
+    report: ReportProgress = lambda progress: None,
+    is_cancelled: IsCancelled = lambda: False,
+) -> list[Picture]:
+    """A person and a wish in, marked pictures out, one per wished picture and in order.
+
+    Raises:
+        PromptBlocked: policy does not allow the prompt; nothing was drawn.
+        Cancelled: `is_cancelled` became true; nothing was kept.
+    """
+    prompt = allow_prompt(wish.prompt, tools.settings)
+    requests = candidate_requests(wish, prompt, identity)
+    states = [tools.backend.prepare(request) for request in requests]
+    finished = denoise(states, tools, report, is_cancelled)
+    images = [tools.backend.decode(state) for state in finished]
+    verdicts = [judge_likeness(i, identity, tools.detector, tools.encoder) for i in images]
+    fits = [fit_to_prompt(tools.backend, image, prompt) for image in images]
+    pictures = [
+        _mark(*candidate, identity=identity, tools=tools)
+        for candidate in zip(images, requests, verdicts, fits, strict=True)
+    ]
+    return [best_candidate(pictures[first :: wish.count]) for first in range(wish.count)]
+
+
+def candidate_requests(wish: Wish, prompt: str, identity: Identity) -> list[Request]:
+    """One request per candidate; candidate k of picture i has seed + i + k * count.
+
+    The first `count` requests are those of a wish without `best_of`: asking for more candidates
+    never makes the pictures you would have had without unreachable.
+    """
+    return [
+        Request(
+            prompt=prompt,
+            crops=identity.crops,
+            seed=(wish.seed + index) % 2**63,
+            num_inference_steps=wish.num_inference_steps,
+            guidance_scale=wish.guidance_scale,
+            likeness=wish.likeness,
+        )
+        for index in range(wish.count * wish.best_of)
+    ]
+
+
+def denoise(
+    states: Sequence[RowState], tools: Tools, report: ReportProgress, is_cancelled: IsCancelled
+) -> list[RowState]:
+    """Take every row to its last step, `rows_at_once` together, reporting after each step."""
+    rows = list(states)
+    num_steps = sum(row.num_steps for row in rows)
+    started = time.monotonic()
+    while batch := next_batch(rows, tools.rows_at_once):
+        if is_cancelled():
+            raise Cancelled("Cancelled before the pictures were finished; nothing was kept.")
+        moved = tools.backend.denoise_step([rows[index] for index in batch])
+        for index, row in zip(batch, moved, strict=True):
+            rows[index] = row
+        report(_progress(sum(row.step for row in rows), num_steps, time.monotonic() - started))
+    return rows
+
+
+def next_batch(rows: Sequence[RowState], rows_at_once: int) -> list[int]:
+    """Positions of the rows that step next: unfinished, of one `batch_key`, first come first."""
+    unfinished = [index for index, row in enumerate(rows) if row.step < row.num_steps]
+    if not unfinished:
+        return []
+    key = rows[unfinished[0]].batch_key
+    return [index for index in unfinished if rows[index].batch_key == key][:rows_at_once]
+
+
+def fit_to_prompt(backend: Backend, image: ImageArray, prompt: str) -> float | None:
+    """How well the picture shows the prompt, if the backend can judge that."""
+    return backend.prompt_fit(image, prompt) if isinstance(backend, PromptJudge) else None
+
+
+def best_candidate(candidates: Sequence[Picture]) -> Picture:
+    """Keep the candidate with the most likeness and prompt fit, and say why.
+
+    Copies of a selfie lose to everything else. Prompt fit counts only when every candidate has
+    one, then as much as likeness.
+    """
+    kept = max(candidates, key=_merit(candidates))
+    return Picture(kept.marked, kept.recipe, kept.verdict, kept.prompt_fit, _why(kept, candidates))
+
+
+def _merit(candidates: Sequence[Picture]) -> Callable[[Picture], tuple[bool, float]]:
+    all_fit = all(picture.prompt_fit is not None for picture in candidates)
+
+    def merit(picture: Picture) -> tuple[bool, float]:
+        copied = (picture.verdict.copy_score or 0.0) >= COPY
+        fit = picture.prompt_fit if all_fit and picture.prompt_fit is not None else 0.0
+        return not copied, picture.verdict.score + fit
+
+    return merit
+
+
+def _why(kept: Picture, candidates: Sequence[Picture]) -> str:
+    if len(candidates) == 1:
+        return "The only candidate drawn."
+    others = [picture for picture in candidates if picture is not kept]
+    likeness = f"likeness {kept.verdict.score:.2f} ({_span(p.verdict.score for p in others)})"
+    chosen = f"Best of {len(candidates)}: {likeness}"
+    fits = [p.prompt_fit for p in candidates if p.prompt_fit is not None]
+    if kept.prompt_fit is None or len(fits) < len(candidates):
+        return f"{chosen}; ranked by likeness alone, since this backend cannot judge prompt fit."
+    return (
+        f"{chosen}, prompt fit {kept.prompt_fit:.2f} ({_span(p.prompt_fit or 0 for p in others)})."
+    )
+
+
+def _span(values: Iterator[float]) -> str:
+    low, *_, high = sorted([*(listed := list(values)), *listed])
+    return f"others {low:.2f}" if low == high else f"others {low:.2f} to {high:.2f}"
+
+
+def _mark(
+    image: ImageArray,
+    request: Request,
+    verdict: LikenessVerdict,
+    prompt_fit: float | None,
+    *,
+    identity: Identity,
+    tools: Tools,
+) -> Picture:
+    recipe = Recipe(
+        prompt=request.prompt,
+        seed=request.seed,
+        num_inference_steps=request.num_inference_steps,
+        guidance_scale=request.guidance_scale,
+        likeness=request.likeness,
+        backend=tools.backend.info.name,
+        model_revision=tools.backend.info.model_revision,
+        identity_fingerprint=identity.fingerprint,
+        version=__version__,
+    )
+    return Picture(mark_image(image, recipe), recipe, verdict, prompt_fit, "")
+
+
+def _progress(step: int, num_steps: int, elapsed_seconds: float) -> Progress:
+    eta_seconds = elapsed_seconds / step * (num_steps - step)
+    return Progress(step, num_steps, elapsed_seconds, eta_seconds)

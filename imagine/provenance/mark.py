@@ -1,0 +1,229 @@
+"""Pictures that say what they are; the only form in which picture bytes leave this package.
+
+Every file carries XMP with the IPTC digital source type "trained algorithmic media" and the
+recipe that makes the picture again; a PNG carries the recipe as readable text as well. Metadata
+is lost when somebody re-encodes the picture: this is a label, not a watermark.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import os
+import re
+import secrets
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin
+
+from imagine.core import ImageArray, Recipe
+from imagine.errors import InvalidInput, OutputNotWritten
+
+RECIPE_KEYWORD = "imagine-recipe"  # keyword of the PNG text chunk
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_MAX_MARKED_BYTES = 64 * 1024 * 1024
+# The identifier of the term in IPTC's vocabulary of digital source types.
+_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+_XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <rdf:Description rdf:about=""
+    xmlns:xmp="http://ns.adobe.com/xap/1.0/"
+    xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+    xmlns:imagine="urn:imagine-yourself:recipe:1">
+   <xmp:CreatorTool>Imagine yourself</xmp:CreatorTool>
+   <Iptc4xmpExt:DigitalSourceType>{source_type}</Iptc4xmpExt:DigitalSourceType>{recipe}
+  </rdf:Description>
+ </rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="w"?>"""
+_XMP_RECIPE = re.compile(r"<imagine:recipe>(.*?)</imagine:recipe>", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedImage:
+    """A finished picture together with its mark. Made by `mark_image`.
+
+    Attributes:
+        pixels: (height, width, 3) uint8 RGB.
+        recipe: how to make it again; None for a sheet of several pictures.
+    """
+
+    pixels: ImageArray = field(repr=False)
+    recipe: Recipe | None = field(repr=False)
+
+    def to_bytes(self, suffix: str = ".png") -> bytes:
+        """The marked file as bytes.
+
+        Args:
+            suffix: ".png" (lossless), ".jpg" or ".webp".
+
+        Raises:
+            InvalidInput: another suffix.
+        """
+        buffer = io.BytesIO()
+        xmp = _xmp_packet(self.recipe)
+        picture = Image.fromarray(self.pixels)
+        match _format_of(suffix):
+            case "PNG":
+                picture.save(buffer, "PNG", pnginfo=_png_text(self.recipe, xmp))
+            case "JPEG":
+                picture.save(buffer, "JPEG", quality=95, subsampling=0, xmp=xmp)
+            case _:
+                picture.save(buffer, "WEBP", quality=95, method=4, xmp=xmp)
+        return buffer.getvalue()
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = True) -> Path:
+        """Write the marked file whole or not at all, and return where it is.
+
+        Raises:
+            InvalidInput: the file name ends in no format we write.
+            OutputNotWritten: the folder is missing, the disk is full, writing is not allowed,
+                or a file is there and `overwrite` is false. No partial file is left.
+        """
+        target = Path(path)
+        data = self.to_bytes(target.suffix)
+        refuse_unwritable(target, overwrite)
+        _write_whole(target, data)
+        return target
+
+
+def mark_image(pixels: ImageArray, recipe: Recipe | None) -> MarkedImage:
+    """Tie a picture to its recipe; None marks a sheet made of generated pictures."""
+    return MarkedImage(pixels=pixels, recipe=recipe)
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read the recipe that a saved picture carries.
+
+    Raises:
+        InvalidInput: no such file, not a picture, or a picture without our recipe.
+    """
+    target = Path(path)
+    try:
+        if target.stat().st_size > _MAX_MARKED_BYTES:
+            raise InvalidInput(f"{target.name} is too large to be a picture made here.")
+        with Image.open(target, formats=("PNG", "JPEG", "WEBP")) as picture:
+            picture.load()  # text chunks after the pixels are read only now
+            facts = picture.info
+    except FileNotFoundError as error:
+        raise InvalidInput(f"There is no file {str(target)!r}. Check the path.") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InvalidInput(
+            f"{target.name} could not be read as a PNG, JPEG or WebP picture."
+        ) from error
+    return _parse_recipe(_recipe_text(facts), target.name)
+
+
+def refuse_unwritable(target: Path, overwrite: bool = True) -> None:
+    """Refuse a place that cannot take a file, before any work is done for it.
+
+    Raises:
+        InvalidInput: the file name ends in no format we write.
+        OutputNotWritten: no such folder, not allowed, or a file is there already.
+    """
+    _format_of(target.suffix)
+    folder = target.parent
+    if not folder.is_dir():
+        raise OutputNotWritten(
+            f"There is no folder {str(folder)!r} to save {target.name!r} in. Create it first."
+        )
+    if target.is_dir():
+        raise OutputNotWritten(f"{str(target)!r} is a folder. Name a file inside it.")
+    if target.exists() and not overwrite:
+        raise OutputNotWritten(
+            f"{str(target)!r} exists already and was left alone. "
+            "Choose another name, or pass --force (overwrite=True) to replace it."
+        )
+    if not os.access(folder, os.W_OK):
+        raise OutputNotWritten(f"Writing into {str(folder)!r} is not allowed. Choose another one.")
+
+
+def _format_of(suffix: str) -> str:
+    known = _FORMATS.get(suffix.lower())
+    if known is None:
+        shown = repr(suffix) if suffix else "no ending"
+        raise InvalidInput(
+            f"Pictures cannot be saved with {shown}. Use a name ending in .png (or .jpg, .webp)."
+        )
+    return known
+
+
+def _xmp_packet(recipe: Recipe | None) -> bytes:
+    kind = "trainedAlgorithmicMedia" if recipe else "compositeWithTrainedAlgorithmicMedia"
+    element = ""
+    if recipe is not None:
+        element = f"\n   <imagine:recipe>{html.escape(_recipe_json(recipe))}</imagine:recipe>"
+    return _XMP.format(source_type=_SOURCE_TYPE + kind, recipe=element).encode("utf-8")
+
+
+def _png_text(recipe: Recipe | None, xmp: bytes) -> PngImagePlugin.PngInfo:
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8"))
+    if recipe is not None:
+        text.add_itxt(RECIPE_KEYWORD, _recipe_json(recipe))
+    return text
+
+
+def _recipe_json(recipe: Recipe) -> str:
+    return json.dumps(asdict(recipe), ensure_ascii=False, sort_keys=True)
+
+
+def _recipe_text(facts: dict[str | tuple[int, int], object]) -> str | None:
+    text = facts.get(RECIPE_KEYWORD)
+    if isinstance(text, str):
+        return text
+    packet = facts.get("xmp")
+    if not isinstance(packet, bytes):
+        return None
+    # A pattern, not an XML parser: the file may come from anybody.
+    found = _XMP_RECIPE.search(packet.decode("utf-8", "replace"))
+    return html.unescape(found[1]) if found else None
+
+
+def _parse_recipe(text: str | None, name: str) -> Recipe:
+    if text is None:
+        raise InvalidInput(
+            f"{name} carries no recipe. Only pictures saved by this program and not re-encoded "
+            "since can be made again."
+        )
+    try:
+        facts = json.loads(text)
+        recipe = Recipe(**{item.name: facts[item.name] for item in fields(Recipe)})
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InvalidInput(f"The recipe inside {name} is damaged and cannot be used.") from error
+    if not _has_declared_types(recipe):
+        raise InvalidInput(f"The recipe inside {name} is damaged and cannot be used.")
+    return recipe
+
+
+def _has_declared_types(recipe: Recipe) -> bool:
+    """Fields are annotated "str", "int" or "float"; a JSON file may hold anything."""
+    allowed = {"str": (str,), "int": (int,), "float": (int, float)}
+    return all(
+        isinstance(getattr(recipe, item.name), allowed[str(item.type)])
+        and not isinstance(getattr(recipe, item.name), bool)
+        for item in fields(Recipe)
+    )
+
+
+def _write_whole(target: Path, data: bytes) -> None:
+    """Write beside the target, then rename: readers see the old file or the whole new one."""
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
+    try:
+        with partial.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputNotWritten(
+            f"{str(target)!r} could not be written: {error.strerror or error}. "
+            "Nothing was left behind; free some space or choose another folder."
+        ) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,158 @@
+"""What every image model promises, whoever wrote it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imagine.backends import BACKENDS, Backend, RowState
+from imagine.core import ImageArray, Request
+from imagine.errors import MissingWeights
+from imagine.settings import Settings
+from tests.doubles import double_crops
+
+STEPS = 3
+# Batched matrix products add in another order than single ones; float32 sums then differ in the
+# last bits, which moves a rounded pixel by at most a level or two of 255.
+BATCH_TOLERANCE = 2
+
+WEIGHTS = {"embedded": "imagine-mini"}
+
+
+@pytest.fixture(scope="module", params=BACKENDS.names())
+def backend(request: pytest.FixtureRequest) -> Backend:
+    folder = WEIGHTS.get(request.param)
+    if folder and not (Settings().assets_directory / "models" / folder).is_dir():
+        pytest.skip(f"the weights of {request.param} are not in assets/models")
+    return BACKENDS.get(request.param).load()
+
+
+def wish(**changes: object) -> Request:
+    plain = Request("in a forest", double_crops(), 7, STEPS, 2.0, 0.7)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def advance(backend: Backend, state: RowState, steps: int) -> RowState:
+    for _ in range(steps):
+        (state,) = backend.denoise_step([state])
+    return state
+
+
+def draw(backend: Backend, request: Request) -> ImageArray:
+    return backend.decode(advance(backend, backend.prepare(request), STEPS))
+
+
+def largest_difference(first: ImageArray, second: ImageArray) -> int:
+    return int(np.abs(first.astype(int) - second.astype(int)).max())
+
+
+def test_a_loaded_backend_is_a_backend_under_its_own_name(backend: Backend) -> None:
+    assert isinstance(backend, Backend)
+    assert backend.info.name in BACKENDS.names()
+    assert backend.info.model_revision and backend.info.licence
+    assert backend.info.default_steps >= 1
+
+
+def test_pictures_have_the_promised_size_and_type(backend: Backend) -> None:
+    picture = draw(backend, wish())
+    assert picture.shape == (*backend.info.image_size, 3)
+    assert picture.dtype == np.uint8
+
+
+def test_a_state_half_way_can_be_looked_at(backend: Backend) -> None:
+    preview = backend.decode(advance(backend, backend.prepare(wish()), 1))
+    assert preview.shape == (*backend.info.image_size, 3)
+
+
+def test_every_row_counts_its_own_steps(backend: Backend) -> None:
+    state = backend.prepare(wish())
+    assert (state.step, state.num_steps) == (0, STEPS)
+    assert advance(backend, state, 2).step == 2
+
+
+def test_the_same_seed_draws_the_same_picture_bit_for_bit(backend: Backend) -> None:
+    assert np.array_equal(draw(backend, wish()), draw(backend, wish()))
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 8}, {"prompt": "on a beach"}, {"crops": double_crops(person=5)}]
+)
+def test_another_seed_prompt_or_person_draws_another_picture(
+    backend: Backend, change: dict[str, object]
+) -> None:
+    assert largest_difference(draw(backend, wish()), draw(backend, wish(**change))) > 2
+
+
+def test_rows_at_different_steps_share_a_call_and_come_out_as_if_alone(backend: Backend) -> None:
+    wishes = [wish(), wish(seed=8, prompt="on a sunny beach at noon"), wish(seed=9, likeness=0.3)]
+    starts = [advance(backend, backend.prepare(w), i) for i, w in enumerate(wishes)]
+    together = backend.denoise_step(starts)
+    for start, row in zip(starts, together, strict=True):
+        (alone,) = backend.denoise_step([start])
+        assert row.step == alone.step == start.step + 1
+        difference = largest_difference(backend.decode(row), backend.decode(alone))
+        assert difference <= BATCH_TOLERANCE
+
+
+def test_the_given_states_are_not_changed_so_a_caller_may_retry(backend: Backend) -> None:
+    states = [advance(backend, backend.prepare(wish(seed=seed)), 1) for seed in (1, 2)]
+    before = [backend.decode(state) for state in states]
+    first, second = backend.denoise_step(states), backend.denoise_step(states)
+    assert [state.step for state in states] == [1, 1]
+    assert all(np.array_equal(backend.decode(s), b) for s, b in zip(states, before, strict=True))
+    for one, other in zip(first, second, strict=True):
+        assert np.array_equal(backend.decode(one), backend.decode(other))
+
+
+def test_without_likeness_the_person_is_ignored(backend: Backend) -> None:
+    somebody, another = double_crops(person=1), double_crops(person=2)
+    pictures = [draw(backend, wish(crops=crops, likeness=0.0)) for crops in (somebody, another)]
+    assert np.array_equal(*pictures)
+
+
+def test_swapping_one_rows_person_leaves_the_other_rows_alone(backend: Backend) -> None:
+    mine, yours = backend.prepare(wish()), backend.prepare(wish(crops=double_crops(person=1)))
+    swapped = backend.prepare(wish(crops=double_crops(person=2)))
+    before, _ = backend.denoise_step([mine, yours])
+    after, _ = backend.denoise_step([mine, swapped])
+    assert np.array_equal(backend.decode(before), backend.decode(after))
+
+
+def test_one_photo_and_many_photos_are_both_welcome(backend: Backend) -> None:
+    for photos in (1, 5):
+        assert draw(backend, wish(crops=double_crops(photos=photos))).any()
+
+
+def test_a_picture_of_nobody_in_particular_can_be_drawn(backend: Backend) -> None:
+    assert draw(backend, wish(crops=None)).shape == (*backend.info.image_size, 3)
+
+
+def test_a_finished_row_is_refused(backend: Backend) -> None:
+    finished = advance(backend, backend.prepare(wish()), STEPS)
+    with pytest.raises(ValueError, match="finished"):
+        backend.denoise_step([finished])
+
+
+def test_rows_with_different_batch_keys_are_refused(backend: Backend) -> None:
+    mixed = [backend.prepare(wish()), backend.prepare(wish(crops=None))]
+    if mixed[0].batch_key == mixed[1].batch_key:
+        pytest.skip("this backend batches them, which is allowed")
+    with pytest.raises(ValueError, match=r"batch.key"):
+        backend.denoise_step(mixed)
+
+
+def test_a_state_of_somebody_elses_is_refused(backend: Backend) -> None:
+    class Stranger:
+        step, num_steps, batch_key = 0, 1, ("stranger",)
+
+    with pytest.raises(TypeError, match="Stranger"):
+        backend.denoise_step([Stranger()])
+
+
+@pytest.mark.parametrize("name", BACKENDS.names())
+def test_a_missing_weights_folder_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(MissingWeights, match="nowhere"):
+        BACKENDS.get(name).load(tmp_path / "nowhere")

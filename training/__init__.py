@@ -1,0 +1,1 @@
+"""Synthetic people, data, training stages and evaluation; nothing in `imagine/` imports this."""

@@ -1,0 +1,226 @@
+"""Photos rendered ahead of training: append-only shards that can be read while they grow.
+
+    python -m training.people.cache --out DIR --people 4000 --photos 8 --size 128
+
+A shard is `shard-SSSSSSS.npy` (photos, uint8, memory-mappable) and `shard-SSSSSSS.jsonl` (one
+line a photo), where S is its first person's seed. The `.jsonl` is renamed into place last, so
+a shard exists when its `.jsonl` does. Running the same command again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.people.captions import write_caption
+from training.people.person import sample_person
+from training.people.scene import Scene, facts, sample_scene
+from training.people.splits import is_held_out
+
+SHARD_PEOPLE = 64
+SELFIES = 3  # of the photos of one person, the first ones
+
+
+@dataclass(frozen=True)
+class PhotoRecord:
+    """One line of a shard.
+
+    Attributes:
+        person_seed: of `sample_person`.
+        photo: 0 .. photos-1, its place among the person's photos.
+        scene_seed: of `sample_scene`.
+        kind: "selfie" or "scene".
+        caption: words.
+        facts: see `scene.facts`.
+        landmarks: five x, y in pixels, the picture's left before its right.
+        face_box: left, top, right, bottom in pixels.
+        visible: whether the landmarks can be trusted for a crop.
+    """
+
+    person_seed: int
+    photo: int
+    scene_seed: int
+    kind: str
+    caption: str
+    facts: dict[str, str]
+    landmarks: list[list[float]]
+    face_box: list[float]
+    visible: bool
+
+
+def shard_name(start: int) -> str:
+    """File stem of the shard whose first person has this seed."""
+    return f"shard-{start:07d}"
+
+
+def write_shard(
+    folder: Path, start: int, images: NDArray[np.uint8], records: Sequence[PhotoRecord]
+) -> None:
+    """Write one shard; a reader sees all of it or nothing."""
+    if len(images) != len(records):
+        raise ValueError(
+            f"Shard {start} has {len(images)} images but {len(records)} records; "
+            "give one record per image."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    name = shard_name(start)
+    picture = folder / f".{name}.{os.getpid()}.npy"
+    np.save(picture, images)
+    lines = folder / f".{name}.{os.getpid()}.jsonl"
+    lines.write_text("".join(json.dumps(vars(record)) + "\n" for record in records))
+    picture.replace(folder / f"{name}.npy")
+    lines.replace(folder / f"{name}.jsonl")
+
+
+class PhotoCache:
+    """Reads finished shards; `refresh` finds those written since."""
+
+    def __init__(self, folder: Path) -> None:
+        """Look the folder through once."""
+        self.folder = Path(folder)
+        self._images: dict[str, NDArray[np.uint8]] = {}
+        self._seen: set[str] = set()
+        self.records: list[PhotoRecord] = []
+        self._where: list[tuple[str, int]] = []
+        self.refresh()
+
+    def refresh(self) -> int:
+        """Take in new shards; returns how many. Earlier photos keep their numbers."""
+        new = sorted(set(self.shards()) - self._seen)
+        for name in new:
+            self._images[name] = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+            text = (self.folder / f"{name}.jsonl").read_text()
+            for row, line in enumerate(text.splitlines()):
+                self.records.append(PhotoRecord(**json.loads(line)))
+                self._where.append((name, row))
+            self._seen.add(name)
+        return len(new)
+
+    def shards(self) -> list[str]:
+        """Names of finished shards."""
+        return sorted(path.stem for path in self.folder.glob("shard-*.jsonl"))
+
+    def __len__(self) -> int:
+        """Photos known so far."""
+        return len(self.records)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """(size, size, 3) uint8 RGB, a view into the file."""
+        name, row = self._where[index]
+        return self._images[name][row]
+
+    def people(self) -> dict[int, list[int]]:
+        """Numbers of the photos of each person, by person seed."""
+        result: dict[int, list[int]] = {}
+        for index, record in enumerate(self.records):
+            result.setdefault(record.person_seed, []).append(index)
+        return result
+
+
+def choose_scenes(person_seed: int, photos: int, keep_held_out: bool = False) -> list[Scene]:
+    """The scenes of one person's photos: selfies first; held-out wishes are drawn again."""
+    person = sample_person(person_seed)
+    selfies = round(photos * SELFIES / 8)
+    scenes: list[Scene] = []
+    for photo in range(photos):
+        kind = "selfie" if photo < selfies else "scene"
+        seed = photo
+        scene = sample_scene(person, seed, kind)
+        while not keep_held_out and is_held_out(facts(person, scene)):
+            seed += 1000
+            scene = sample_scene(person, seed, kind)
+        scenes.append(scene)
+    return scenes
+
+
+def render_person(
+    renderer: Any, person_seed: int, photos: int, size: int
+) -> tuple[list[NDArray[np.uint8]], list[PhotoRecord]]:
+    """All photos of one person with their records."""
+    person = sample_person(person_seed)
+    images, records = [], []
+    for photo, scene in enumerate(choose_scenes(person_seed, photos)):
+        drawn = renderer.photograph(person, scene, size)
+        images.append(drawn.image)
+        records.append(
+            PhotoRecord(
+                person_seed=person_seed,
+                photo=photo,
+                scene_seed=scene.seed,
+                kind=scene.kind,
+                caption=write_caption(person, scene, photo),
+                facts=facts(person, scene),
+                landmarks=[[round(float(v), 2) for v in point] for point in drawn.landmarks],
+                face_box=[round(v, 2) for v in drawn.face_box],
+                visible=drawn.visible,
+            )
+        )
+    return images, records
+
+
+def fill_cache(
+    folder: Path, starts: Sequence[int], last: int, photos: int, size: int, until: float
+) -> None:
+    """Render the shards that start at these seeds, leaving out finished ones."""
+    from training.people.renderer import Renderer
+
+    renderer = None
+    for start in starts:
+        if (folder / f"{shard_name(start)}.jsonl").exists():
+            continue
+        renderer = renderer or Renderer(size=size)
+        images: list[NDArray[np.uint8]] = []
+        records: list[PhotoRecord] = []
+        begun = time.perf_counter()
+        for seed in range(start, min(start + SHARD_PEOPLE, last)):
+            if time.time() > until:
+                return
+            more, lines = render_person(renderer, seed, photos, size)
+            images += more
+            records += lines
+        write_shard(folder, start, np.stack(images), records)
+        seconds = (time.perf_counter() - begun) / len(images)
+        print(f"{shard_name(start)}: {len(images)} photos, {seconds:.3f} s each", flush=True)
+
+
+def main() -> None:
+    """Fill a cache from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--people", type=int, default=1000)
+    parser.add_argument("--photos", type=int, default=8)
+    parser.add_argument("--start-seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long")
+    parser.add_argument("--workers", type=int, default=1)
+    given = parser.parse_args()
+    last = given.start_seed + given.people
+    starts = list(range(given.start_seed, last, SHARD_PEOPLE))
+    until = time.time() + given.minutes * 60
+    rest = (last, given.photos, given.size, until)
+    if given.workers == 1:
+        fill_cache(given.out, starts, *rest)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    workers = [
+        spawn.Process(target=fill_cache, args=(given.out, starts[i :: given.workers], *rest))
+        for i in range(given.workers)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+if __name__ == "__main__":
+    main()

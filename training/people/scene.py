@@ -1,0 +1,307 @@
+"""How somebody is photographed: expression, pose, framing, clothes, place, light and style."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.people.person import (
+    DYED_COLOURS,
+    HAIR_COLOURS,
+    Colour,
+    Pairs,
+    Person,
+    pick,
+)
+
+# file name of the environment: how a sentence may name it
+PLACES: dict[str, tuple[str, ...]] = {
+    "apartment": ("in an apartment", "at home in a bright apartment", "in an empty living room"),
+    "bridge": ("on a covered bridge", "on a glass footbridge", "on an indoor bridge"),
+    "city": ("in the city", "on a city square", "among city buildings"),
+    "dawn": ("in a field at dawn", "in a rocky field at dawn", "outdoors at dawn"),
+    "esplanade": ("in a shopping mall", "on an indoor esplanade", "in a shopping arcade"),
+    "forest": ("in a forest", "in the woods", "among the trees of a forest"),
+    "hall": ("in a ballroom", "in a large hall", "in an event hall"),
+    "lab": ("in a laboratory", "in a green laboratory", "in an old lab"),
+    "lobby": ("in a lobby", "in an office lobby", "in a bright lobby"),
+    "night": ("outdoors at night", "in a field at night", "on a dark night"),
+    "park": ("in a park", "on a green lawn", "in a sunny park"),
+    "sky": ("under a cloudy sky", "under a blue sky with clouds", "above the sea"),
+    "studio": ("in a photo studio", "in a studio", "under studio lights"),
+    "sunrise": ("in a meadow at sunrise", "at sunrise", "in the morning sun"),
+    "sunset": ("on a town square at sunset", "at sunset", "in an old square at sunset"),
+    "venice": ("by the sea in the evening", "on a waterfront at dusk", "by the water at dusk"),
+    "warehouse": ("in a warehouse", "in an empty warehouse", "in a concrete warehouse"),
+    "workshop": ("in a workshop", "in a factory workshop", "in a large workshop"),
+}
+OUTDOORS = ("city", "dawn", "forest", "night", "park", "sky", "sunrise", "sunset", "venice")
+
+EXPRESSIONS: dict[str, Pairs] = {
+    "neutral": (),
+    "soft smile": (("mouthSmile", 0.45), ("cheekSquint", 0.3)),
+    "smiling": (("mouthSmile", 0.8), ("cheekSquint", 0.6), ("mouthDimple", 0.2)),
+    "laughing": (("mouthSmile", 0.85), ("cheekSquint", 0.7), ("jawOpen", 0.35),
+                 ("mouthUpperUp", 0.35), ("eyeSquint", 0.35)),
+    "surprised": (("jawOpen", 0.5), ("browInnerUp", 0.9), ("browOuterUp", 0.9), ("eyeWide", 0.8)),
+    "angry": (("browDown", 0.95), ("noseSneer", 0.6), ("mouthFrown", 0.5), ("mouthPress", 0.6),
+              ("eyeSquint", 0.35)),
+    "sad": (("browInnerUp", 0.95), ("mouthFrown", 0.85), ("mouthShrugLower", 0.45),
+            ("eyeSquint", 0.15)),
+    "kissing": (("mouthPucker", 0.85), ("browInnerUp", 0.2)),
+}  # fmt: skip
+SINGLE_ACTIONS = ("browInnerUp", "jawOpen", "mouthPucker", "mouthShrugLower", "mouthShrugUpper",
+                  "mouthFunnel", "mouthClose", "jawForward", "cheekPuff", "tongueOut")  # fmt: skip
+
+CLOTHING_COLOURS: dict[str, Colour] = {
+    "red": (0.52, 0.03, 0.03),
+    "blue": (0.04, 0.10, 0.45),
+    "green": (0.04, 0.26, 0.07),
+    "white": (0.78, 0.78, 0.77),
+    "black": (0.016, 0.016, 0.018),
+    "yellow": (0.80, 0.52, 0.05),
+    "orange": (0.75, 0.20, 0.02),
+    "pink": (0.80, 0.28, 0.42),
+    "purple": (0.20, 0.05, 0.36),
+    "grey": (0.21, 0.21, 0.22),
+    "brown": (0.17, 0.08, 0.04),
+}
+# folder: what one would call what is seen of it
+GARMENTS: dict[str, str] = {
+    "female_casualsuit01": "t-shirt", "female_casualsuit02": "t-shirt",
+    "female_elegantsuit01": "dress", "female_sportsuit01": "t-shirt",
+    "male_casualsuit01": "jumper", "male_casualsuit02": "t-shirt", "male_casualsuit03": "shirt",
+    "male_casualsuit04": "t-shirt", "male_casualsuit05": "shirt", "male_casualsuit06": "t-shirt",
+    "male_elegantsuit01": "suit", "male_worksuit01": "shirt",
+}  # fmt: skip
+STYLES = ("colour photo", "black and white", "warm film", "cool film", "high contrast", "faded",
+          "sepia")  # fmt: skip
+FRAMINGS = {"close-up": 0.66, "portrait": 0.545, "head and shoulders": 0.44, "upper body": 0.33}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One photo of one person. Angles in degrees; all colours linear RGB.
+
+    Attributes:
+        seed: what `sample_scene` was given.
+        kind: "selfie" or "scene".
+        expression: a key of `EXPRESSIONS`.
+        actions: facial actions with their amounts.
+        gaze: right and up, degrees away from the camera.
+        head: yaw, pitch, roll of the head; positive yaw turns to the person's left.
+        body_yaw: turn of the shoulders.
+        framing: a key of `FRAMINGS`.
+        face_share: width of the face as a share of the picture.
+        offset: where the face stands, as shares of the picture right and up of the centre.
+        distance: camera to face, dm.
+        camera_pitch: how much the camera looks down.
+        hair_colour: as worn in this photo.
+        hair_rgb: its albedo.
+        hair_changed: whether it differs from the person's own.
+        glasses: "none", "round", "square" or "sunglasses".
+        glasses_rgb: frame colour.
+        hat: "none" or "fedora".
+        garment: a key of `GARMENTS`.
+        clothing_colour: a key of `CLOTHING_COLOURS`.
+        clothing_rgb: its albedo.
+        place: a key of `PLACES`.
+        light_azimuth: where the light comes from; 0 behind the camera, positive to the right.
+        exposure: stops around the metered value.
+        fill: share of light that comes from the camera's side whatever the place.
+        blur: mip level of the background.
+        background_spread: how much of the place the background shows, times the lens's angle.
+        style: one of `STYLES`.
+        grain: standard deviation of noise, in 0..1.
+        vignette: 0 to 1.
+    """
+
+    seed: int
+    kind: str
+    expression: str
+    actions: Pairs
+    gaze: tuple[float, float]
+    head: tuple[float, float, float]
+    body_yaw: float
+    framing: str
+    face_share: float
+    offset: tuple[float, float]
+    distance: float
+    camera_pitch: float
+    hair_colour: str
+    hair_rgb: Colour
+    hair_changed: bool
+    glasses: str
+    glasses_rgb: Colour
+    hat: str
+    garment: str
+    clothing_colour: str
+    clothing_rgb: Colour
+    place: str
+    light_azimuth: float
+    exposure: float
+    fill: float
+    blur: float
+    background_spread: float
+    style: str
+    grain: float
+    vignette: float
+
+    @property
+    def view(self) -> str:
+        """How the face is turned, as the camera sees it."""
+        turn = abs(self.head[0] + self.body_yaw)
+        return "frontal" if turn < 14 else "slightly turned" if turn < 30 else "three-quarter"
+
+
+def sample_scene(person: Person, seed: int, kind: str = "scene") -> Scene:
+    """Invent a photo of this person; the same arguments always give the same photo."""
+    g = np.random.default_rng([person.seed, seed, 0 if kind == "selfie" else 1, 15485863])
+    selfie = kind == "selfie"
+    expression = _expression(g, selfie)
+    framing = pick(g, {"close-up": 3, "portrait": 6, "head and shoulders": 0.6} if selfie else
+                   {"close-up": 2.6, "portrait": 5, "head and shoulders": 1.8, "upper body": 0.6})
+    place = str(g.choice(sorted(PLACES)))
+    hair_colour, hair_rgb, changed = _hair(g, person, selfie)
+    glasses = pick(g, {"none": 15, "round": 1, "square": 1.5} if selfie else
+                   {"none": 7, "round": 1.2, "square": 1.4, "sunglasses": 0.8})
+    hatless = person.hair_style in ("afro01", "bob01", "bob02") or selfie
+    hat = "none" if hatless else pick(g, {"none": 10, "fedora": 1})
+    clothing = str(g.choice(sorted(CLOTHING_COLOURS)))
+    yaw, body_yaw = _turn(g, selfie)
+    scale = float(g.uniform(0.85, 1.15))
+    rgb = tuple(float(np.clip(c * scale, 0, 0.85)) for c in CLOTHING_COLOURS[clothing])
+    return Scene(
+        seed=seed,
+        kind=kind,
+        expression=expression,
+        actions=_actions(g, expression),
+        gaze=_gaze(g, selfie),
+        head=(yaw, float(g.normal(0, 5 if selfie else 6.5)), float(g.normal(0, 4))),
+        body_yaw=body_yaw,
+        framing=framing,
+        face_share=FRAMINGS[framing] * float(g.uniform(0.94, 1.07)),
+        offset=(float(g.normal(0, 0.02)), float(g.normal(0.0, 0.015))),
+        distance=float(g.uniform(5.5, 8) if selfie else g.uniform(8, 15)),
+        camera_pitch=float(g.normal(2, 4)),
+        hair_colour=hair_colour,
+        hair_rgb=hair_rgb,
+        hair_changed=changed,
+        glasses=glasses,
+        glasses_rgb=_frame_colour(g),
+        hat=hat,
+        garment=_garment(g, person),
+        clothing_colour=clothing,
+        clothing_rgb=(rgb[0], rgb[1], rgb[2]),
+        place=place,
+        light_azimuth=_light(g, place),
+        exposure=float(np.clip(g.normal(0, 0.16), -0.3, 0.35)),
+        fill=float(g.uniform(0.12, 0.3)),
+        blur=float(g.uniform(0.0, 1.2)),
+        background_spread=float(g.uniform(2.0, 3.2)),
+        style="colour photo" if selfie else pick(g, {
+            "colour photo": 11, "black and white": 1.7, "warm film": 1.2, "cool film": 1.1,
+            "high contrast": 1, "faded": 0.7, "sepia": 0.6}),
+        grain=float(abs(g.normal(0, 0.008))),
+        vignette=float(g.uniform(0, 0.25)),
+    )  # fmt: skip
+
+
+def _expression(g: np.random.Generator, selfie: bool) -> str:
+    if selfie:
+        return pick(g, {"neutral": 5, "soft smile": 4, "smiling": 1})
+    return pick(g, {"neutral": 4, "soft smile": 1.5, "smiling": 3.2, "laughing": 2.2,
+                    "surprised": 1.6, "angry": 1.6, "sad": 1.5, "kissing": 0.5})  # fmt: skip
+
+
+def _actions(g: np.random.Generator, expression: str) -> Pairs:
+    strength = float(g.uniform(0.75, 1.05))
+    amounts: dict[str, float] = {}
+    for name, amount in EXPRESSIONS[expression]:
+        value = amount * strength * float(g.uniform(0.9, 1.1))
+        _add(amounts, g, name, value)
+    if expression not in ("angry", "sad"):
+        _add(amounts, g, "browInnerUp", 0.14)
+        _add(amounts, g, "mouthSmile", 0.06)
+    _add(amounts, g, "eyeWide", float(g.uniform(0.0, 0.25)))
+    _add(amounts, g, "browOuterUp", float(max(0.0, g.normal(0, 0.08))))
+    return tuple((name, min(value, 1.0)) for name, value in amounts.items())
+
+
+def _add(amounts: dict[str, float], g: np.random.Generator, name: str, value: float) -> None:
+    sides = (name,) if name in SINGLE_ACTIONS else (name + "Left", name + "Right")
+    for side in sides:
+        amounts[side] = amounts.get(side, 0.0) + value * float(g.uniform(0.93, 1.07))
+
+
+def _gaze(g: np.random.Generator, selfie: bool) -> tuple[float, float]:
+    if selfie or g.random() < 0.8:
+        return (float(g.normal(0, 1.5)), float(g.normal(0, 1.0)))
+    return (float(g.uniform(-18, 18)), float(g.uniform(-6, 6)))
+
+
+def _turn(g: np.random.Generator, selfie: bool) -> tuple[float, float]:
+    body = float(np.clip(g.normal(0, 9 if selfie else 14), -35, 35))
+    limit = 26 if selfie else 36
+    face = float(np.clip(g.normal(0, 11 if selfie else 16), -limit, limit))
+    return face - body, body
+
+
+def _hair(g: np.random.Generator, person: Person, selfie: bool) -> tuple[str, Colour, bool]:
+    bare = person.hair_style in ("bald", "buzz")
+    if selfie or bare or g.random() > 0.17:
+        return person.hair_colour, person.hair_rgb, False
+    colours = {**HAIR_COLOURS, **DYED_COLOURS}
+    names = [n for n in colours if n != person.hair_colour and n not in ("grey", "white")]
+    name = str(g.choice(names))
+    return name, colours[name], True
+
+
+def _frame_colour(g: np.random.Generator) -> Colour:
+    colours = ((0.01, 0.01, 0.01), (0.10, 0.04, 0.02), (0.30, 0.25, 0.18), (0.02, 0.04, 0.12),
+               (0.25, 0.02, 0.03))  # fmt: skip
+    return colours[int(g.choice(len(colours), p=[0.5, 0.2, 0.12, 0.1, 0.08]))]
+
+
+def _garment(g: np.random.Generator, person: Person) -> str:
+    prefix = "female" if person.sex == "woman" else "male"
+    names = [name for name in GARMENTS if name.startswith(prefix)]
+    return str(g.choice(names))
+
+
+def _light(g: np.random.Generator, place: str) -> float:
+    if place in ("sunset", "sunrise", "dawn") and g.random() < 0.35:
+        return float(g.choice([-1, 1]) * g.uniform(130, 180))  # the sun is seen behind
+    if g.random() < 0.1:
+        return float(g.choice([-1, 1]) * g.uniform(95, 150))
+    return float(np.clip(g.normal(0, 40), -80, 80))
+
+
+def facts(person: Person, scene: Scene) -> dict[str, str]:
+    """What a classifier may learn to read from this photo, one word or phrase each."""
+    hidden = person.hair_style == "bald"
+    return {
+        "sex": person.sex,
+        "age_band": person.age_band,
+        "skin_tone": person.tone_word,
+        "hair_colour": "none" if hidden else scene.hair_colour,
+        "hair_style": HAIR_WORDS[person.hair_style],
+        "expression": scene.expression,
+        "place": scene.place,
+        "glasses": scene.glasses,
+        "hat": scene.hat,
+        "garment": GARMENTS[scene.garment],
+        "clothing_colour": scene.clothing_colour,
+        "beard": person.beard,
+        "style": scene.style,
+        "framing": scene.framing,
+        "view": scene.view,
+    }
+
+
+HAIR_WORDS = {
+    "short01": "short", "short02": "short", "short03": "short", "short04": "short",
+    "afro01": "afro", "braid01": "braided", "ponytail01": "ponytail", "long01": "long",
+    "bob01": "bob", "bob02": "bob", "buzz": "shaved", "bald": "bald",
+}  # fmt: skip

@@ -1,0 +1,406 @@
+"""The training loop every stage shares: optimisers, averages, checkpoints, sheets, a log line.
+
+A stage says what to draw (`StageRecipe`) and for how long; everything else is here. The loop stops
+by the clock, so the same command is right for two cores and for a big GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from imagine.backends.embedded import EmbeddedBackend, save_model
+from imagine.backends.minilm import load_text_encoder
+from imagine.models.denoiser import Denoiser
+from imagine.models.identity_adapter import IdentityAdapter
+from training.clock import Stopwatch
+from training.datasets import Batch, PairedPhotos
+from training.losses import disturb_references, flow_matching_loss, sample_sigmas
+from training.recogniser import FaceRecogniser, likeness_loss, load_recogniser
+
+logger = logging.getLogger(__name__)
+
+MODEL_SIZES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
+    # name -> (denoiser, identity adapter)
+    "mini": (
+        {"width": 256, "depth": 8, "heads": 4, "identity_width": 192, "bottleneck": 128},
+        {"width": 192, "depth": 4, "heads": 3, "bottleneck": 96},
+    ),
+    "base": (
+        {"width": 320, "depth": 8, "heads": 5, "identity_width": 256, "bottleneck": 160},
+        {"width": 256, "depth": 4, "heads": 4, "bottleneck": 128},
+    ),
+    "tiny": (
+        {"width": 64, "depth": 2, "heads": 2, "identity_width": 64, "bottleneck": 32},
+        {"width": 64, "depth": 1, "heads": 2, "bottleneck": 32},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """What one of the four stages draws.
+
+    Attributes:
+        name: for logs and folders.
+        same_photo: share of rows conditioned on the very photo they must draw.
+        high_quality: only large frontal faces as targets.
+        learning_rate: peak of the schedule.
+    """
+
+    name: str
+    same_photo: float
+    high_quality: bool
+    learning_rate: float
+
+
+@dataclass
+class TrainingState:
+    """All that a checkpoint holds."""
+
+    denoiser: Denoiser
+    adapter: IdentityAdapter
+    averaged_denoiser: Denoiser
+    averaged_adapter: IdentityAdapter
+    step: int = 0
+    images_seen: int = 0
+    losses: list[tuple[int, float]] = field(default_factory=list)
+
+
+def parse_arguments(recipe: StageRecipe, description: str | None) -> argparse.Namespace:
+    """The command line all stages share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, default=Path("runs/people"), help="photo cache")
+    parser.add_argument("--run", type=Path, default=Path("runs/imagine-mini"), help="checkpoints")
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batch-size", type=int, default=None, help="48 on cpu, 512 on cuda")
+    parser.add_argument("--model", choices=sorted(MODEL_SIZES), default="mini")
+    parser.add_argument("--learning-rate", type=float, default=recipe.learning_rate)
+    parser.add_argument("--sheet-minutes", type=float, default=10.0)
+    parser.add_argument("--warm-start", type=float, default=0.02, help="share spent warming up")
+    parser.add_argument("--decay", type=float, default=0.3, help="last share, rate goes to 0")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--same-photo", type=float, default=recipe.same_photo)
+    parser.add_argument("--recogniser", type=Path, default=None, help="adds the likeness loss")
+    parser.add_argument("--likeness-weight", type=float, default=0.3)
+    parser.add_argument("--export", type=Path, default=None, help="folder for the averaged model")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the denoiser")
+    return parser.parse_args()
+
+
+def run_stage(recipe: StageRecipe, description: str | None = None) -> None:
+    """Train one stage from the newest checkpoint of the run, or from nothing."""
+    arguments = parse_arguments(recipe, description)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.manual_seed(arguments.seed)
+    device = arguments.device
+    batch_size = arguments.batch_size or (512 if device == "cuda" else 48)
+    arguments.run.mkdir(parents=True, exist_ok=True)
+    encoder = load_text_encoder(device)
+    photos = PairedPhotos(arguments.data, encoder, device, arguments.seed + int(time.time()))
+    logger.info("%d photos of %d people", len(photos), photos.person_count)
+    state = load_state(arguments.run, arguments.model, device)
+    loop = _Loop(arguments, recipe, state, photos, batch_size)
+    loop.run()
+    if arguments.export:
+        save_model(arguments.export, state.averaged_denoiser, state.averaged_adapter)
+        logger.info("exported to %s", arguments.export)
+
+
+class _Loop:
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        recipe: StageRecipe,
+        state: TrainingState,
+        photos: PairedPhotos,
+        batch_size: int,
+    ) -> None:
+        self.arguments, self.recipe, self.state, self.photos = arguments, recipe, state, photos
+        self.batch_size = batch_size
+        self.optimizers = make_optimizers(state.denoiser, state.adapter, arguments.learning_rate)
+        recogniser = None
+        if arguments.recogniser:
+            recogniser = load_recogniser(arguments.recogniser, arguments.device)
+        self.loss_function: Callable[[Batch], Tensor] = lambda batch: training_loss(
+            state.denoiser, state.adapter, batch, recogniser, arguments.likeness_weight
+        )
+        if arguments.compile:
+            state.denoiser.forward = torch.compile(state.denoiser.forward, dynamic=False)  # type: ignore[method-assign]
+            state.adapter.forward = torch.compile(state.adapter.forward, dynamic=True)  # type: ignore[method-assign]
+
+    def run(self) -> None:
+        arguments, state = self.arguments, self.state
+        watch = Stopwatch(arguments.minutes * 60)
+        last_sheet = last_save = 0.0
+        bar = tqdm(
+            total=round(watch.budget_seconds), unit="s", desc=self.recipe.name, mininterval=5
+        )
+        first_images = state.images_seen
+        while not watch.is_over:
+            loss = self._step(watch.progress)
+            state.losses.append((state.images_seen, loss))
+            rate = (state.images_seen - first_images) / watch.elapsed
+            bar.set_postfix_str(f"loss {loss:.4f}, {rate:.1f} images/s, step {state.step}")
+            bar.update(round(watch.elapsed) - bar.n)
+            if watch.elapsed - last_save > 120:
+                save_state(arguments.run, state)
+                self.photos.refresh(max_new=4)
+                last_save = watch.elapsed
+            if watch.elapsed - last_sheet > arguments.sheet_minutes * 60:
+                write_sheet(arguments.run, state, self.photos, arguments.device)
+                last_sheet = watch.elapsed
+        bar.close()
+        save_state(arguments.run, state)
+        write_sheet(arguments.run, state, self.photos, arguments.device)
+        self._log(state.images_seen - first_images, watch.elapsed)
+
+    def _step(self, progress: float) -> float:
+        state = self.state
+        factor = schedule(progress, self.arguments.warm_start, self.arguments.decay)
+        batch = self.photos.sample(
+            self.batch_size,
+            same_photo=self.arguments.same_photo,
+            high_quality=self.recipe.high_quality,
+        )
+        with torch.autocast(self.arguments.device, dtype=torch.bfloat16):
+            loss = self.loss_function(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        parameters = [*state.denoiser.parameters(), *state.adapter.parameters()]
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.images_seen += self.batch_size
+        decay = min(0.9985, (1 + state.step) / (10 + state.step))
+        update_average(state.averaged_denoiser, state.denoiser, decay)
+        update_average(state.averaged_adapter, state.adapter, decay)
+        return float(loss.detach())
+
+    def _log(self, images: int, seconds: float) -> None:
+        line = {
+            "stage": self.recipe.name,
+            "device": self.arguments.device,
+            "seconds": round(seconds),
+            "images": images,
+            "images_per_second": round(images / seconds, 1),
+            "people": self.photos.person_count,
+            "photos": len(self.photos),
+            "loss": round(float(np.mean([loss for _, loss in self.state.losses[-50:]])), 5),
+            "step": self.state.step,
+        }
+        with (self.arguments.run / "stages.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+        logger.info("%s", json.dumps(line))
+
+
+def training_loss(
+    denoiser: Denoiser,
+    adapter: IdentityAdapter,
+    batch: Batch,
+    recogniser: FaceRecogniser | None = None,
+    likeness_weight: float = 0.0,
+) -> Tensor:
+    """Loss of one batch, with prompt and person dropped at times for guidance."""
+    device = batch.images.device
+    rows = len(batch.images)
+    identity_tokens, identity_mask = gather_identity(adapter, batch)
+    dropped = torch.rand(rows, device=device)
+    text_mask = batch.text_mask & ~((dropped < 0.08) | (dropped > 0.96))[:, None]
+    identity_mask = identity_mask & ~(dropped > 0.88)[:, None]
+    conditioning = denoiser.condition(
+        batch.text_tokens,
+        text_mask,
+        identity_tokens,
+        identity_mask,
+        torch.ones(rows, device=device),
+    )
+    sigmas = sample_sigmas(rows, str(device))
+    mixed = sigmas[:, None, None, None]
+    noisy = (1 - mixed) * batch.images + mixed * torch.randn_like(batch.images)
+    prediction = denoiser(noisy, sigmas, conditioning)
+    loss = flow_matching_loss(prediction, batch.images, sigmas, batch.face_weights)
+    if recogniser is not None:
+        likeness = likeness_loss(recogniser, prediction, batch.images, batch.thetas, sigmas)
+        loss = loss + likeness_weight * likeness
+    return loss
+
+
+def gather_identity(adapter: IdentityAdapter, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Encode every reference once and lay the tokens out per row.
+
+    Returns:
+        (batch, photos * tokens_per_photo, width) tokens and their (batch, ...) bool mask.
+    """
+    tokens = adapter(disturb_references(batch.crops))
+    present = batch.crop_owner >= 0
+    laid_out = tokens[batch.crop_owner.clamp_min(0)].flatten(1, 2)
+    return laid_out, present.repeat_interleave(tokens.shape[1], dim=1)
+
+
+def schedule(progress: float, warm: float, decay: float) -> float:
+    """Learning-rate factor at a share of the time: up, flat, then down to zero."""
+    if progress < warm:
+        return max(0.02, progress / warm)
+    return min(1.0, max(0.0, (1.0 - progress) / decay))
+
+
+def make_optimizers(
+    denoiser: nn.Module, adapter: nn.Module, learning_rate: float
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside blocks, AdamW for everything else."""
+    matrices, others = [], []
+    for module in (denoiser, adapter):
+        for name, parameter in module.named_parameters():
+            is_matrix = parameter.ndim == 2 and "blocks." in name and "modulation" not in name
+            (matrices if is_matrix else others).append(parameter)
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(
+            matrices, lr=learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(
+            others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+        ),
+    ]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+@torch.no_grad()
+def update_average(averaged: nn.Module, current: nn.Module, decay: float) -> None:
+    """Move the exponential moving average one step."""
+    torch._foreach_lerp_(
+        list(averaged.parameters()), list(current.parameters()), weight=1.0 - decay
+    )
+
+
+def load_state(run: Path, model: str, device: str) -> TrainingState:
+    """The newest checkpoint of a run, or a fresh model."""
+    denoiser_config, adapter_config = MODEL_SIZES[model]
+    denoiser = Denoiser(**denoiser_config).to(device)
+    adapter = IdentityAdapter(**adapter_config).to(device)
+    state = TrainingState(
+        denoiser,
+        adapter,
+        copy.deepcopy(denoiser).requires_grad_(False),
+        copy.deepcopy(adapter).requires_grad_(False),
+    )
+    path = run / "checkpoint.pt"
+    if path.exists():
+        stored = torch.load(path, map_location=device, weights_only=True)
+        for name in ("denoiser", "adapter", "averaged_denoiser", "averaged_adapter"):
+            getattr(state, name).load_state_dict(stored[name])
+        state.step, state.images_seen = stored["step"], stored["images_seen"]
+        state.losses = [tuple(entry) for entry in stored["losses"]]
+        logger.info("resumed at step %d, %d images", state.step, state.images_seen)
+    return state
+
+
+def save_state(run: Path, state: TrainingState) -> None:
+    """Write a checkpoint so that a crash leaves the old one or the new one, never half."""
+    stored: dict[str, Any] = {
+        name: getattr(state, name).state_dict()
+        for name in ("denoiser", "adapter", "averaged_denoiser", "averaged_adapter")
+    }
+    stored |= {"step": state.step, "images_seen": state.images_seen, "losses": state.losses}
+    partial = run / f"checkpoint.{os.getpid()}.tmp"
+    torch.save(stored, partial)
+    partial.replace(run / "checkpoint.pt")
+
+
+SHEET_PROMPTS = (
+    "a portrait of a person smiling in a forest",
+    "me in a city street at night, surprised",
+    "a close-up photo of me wearing glasses in a studio",
+    "a black and white photo of me, serious, in a park",
+)
+
+
+def write_sheet(run: Path, state: TrainingState, photos: PairedPhotos, device: str) -> None:
+    """Sample sheet (reference crop, then one picture per prompt) and loss plot, as PNG."""
+    backend = EmbeddedBackend(
+        state.averaged_denoiser, state.averaged_adapter, photos.text_encoder, device=device
+    )
+    rows = []
+    for crop in photos.reference_examples(6):
+        pictures = [np.asarray(Image.fromarray(crop).resize((128, 128)))]
+        for seed, prompt in enumerate(SHEET_PROMPTS):
+            pictures.append(backend.draw(prompt, crop[None], seed=seed))
+        rows.append(np.concatenate(pictures, axis=1))
+    Image.fromarray(np.concatenate(rows)).save(run / f"sheet-{state.images_seen:08d}.png")
+    plot_losses(run / "loss.png", state.losses)
+
+
+def plot_losses(path: Path, losses: list[tuple[int, float]]) -> None:
+    """Loss against images seen, smoothed by a running mean."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    values = np.array(losses, dtype=np.float64)
+    window = max(1, min(len(values) // 20, 100))
+    smooth = np.convolve(values[:, 1], np.ones(window) / window, mode="valid")
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    axes.plot(values[window - 1 :, 0], smooth)
+    axes.set(xlabel="images seen", ylabel="loss", yscale="log")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+def denoiser_flops(denoiser: Denoiser, text_tokens: int, identity_tokens: int) -> float:
+    """Multiply-adds times two of one forward pass of one row."""
+    config = cast("Any", denoiser.config)
+    tokens = (config.image_size // config.patch_size) ** 2
+    width, depth, kernel = config.width, config.depth, config.patch_size * 3 // 2
+    per_token = depth * 14 * width * width + 2 * 3 * kernel * kernel * width
+    sources = (
+        depth
+        * 2
+        * width
+        * (text_tokens * config.text_width + identity_tokens * config.identity_width)
+    )
+    attention = depth * 2 * tokens * (tokens + text_tokens + identity_tokens) * width
+    return 2.0 * (tokens * per_token + sources + attention)
+
+
+def measure_matmul_peak(device: str, size: int = 8192, repeats: int = 20) -> float:
+    """Best bf16 matrix product of this device, FLOP/s, on random data."""
+    size = size if device == "cuda" else 2048
+    left = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+    right = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+    best = math.inf
+    for _ in range(repeats):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        left @ right
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return 2.0 * size**3 / best
+
+
+__all__ = ["StageRecipe", "run_stage"]
