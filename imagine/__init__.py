@@ -13,7 +13,7 @@ Importing this package imports nothing heavy; names are fetched when they are fi
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from imagine.settings import VERSION as __version__
 
 if TYPE_CHECKING:
     from imagine.api import GeneratedImage, GenerationResult, IdentityHandle, Imagine

@@ -27,11 +27,11 @@ from imagine.identity import (
     FACE_ENCODERS,
     FaceDetector,
     FaceEncoder,
+    PhotoSource,
     build_identity,
     check_photos,
     wipe,
 )
-from imagine.identity.photos import PhotoSource
 from imagine.pipeline import Picture, Progress, Tools, Wish, make_pictures
 from imagine.provenance import MarkedImage, read_recipe
 from imagine.safety import allow_prompt
@@ -395,8 +395,8 @@ class Imagine:
         backend = self._loaded_backend()
         is_cancelled = _cancel_question(cancel)
         report = on_progress or (lambda progress: None)
-        # A row's bits depend on how many rows share its pass. On a CPU batching gains little, so
-        # rows go one by one and a replay is exact.
+        # A row's bits depend on how many rows share its pass: on a CPU the embedded model's pixels
+        # moved by one level of 255 between one and four rows. One by one, a replay is exact.
         rows_at_once = 1 if backend.info.device == "cpu" else ROWS_AT_ONCE_ON_GPU
         tools = Tools(backend, detector, encoder, self.settings, rows_at_once)
         with self._turn(is_cancelled):
@@ -416,6 +416,7 @@ class Imagine:
     def _loaded_backend(self) -> Backend:
         with self._loading:
             if self._backend is None:
+                _check_device(self._device)
                 chosen = BACKENDS.get(self._names[0])
                 self._backend = chosen.load(self._weights, self._device)
             return self._backend
@@ -450,6 +451,20 @@ def _refuse_a_single(photos: object) -> None:
     # A string is a sequence of strings: without this, "a.jpg" would be five missing photos.
     if isinstance(photos, str | bytes | PathLike):
         raise InvalidInput("One photo was given where a list is expected: write [photo].")
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InvalidInput(
+            f"The device {device!r} cannot be used on this machine. Use cpu, or see what "
+            "`imagine-me doctor` lists."
+        ) from error
 
 
 def _generated(picture: Picture) -> GeneratedImage:

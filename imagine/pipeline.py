@@ -11,17 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from imagine import __version__
 from imagine.backends.base import Backend, RowState
 from imagine.core import Identity, ImageArray, LikenessVerdict, Recipe, Request
 from imagine.errors import Cancelled
-from imagine.identity import build_identity
-from imagine.identity.base import FaceDetector, FaceEncoder
+from imagine.identity import FaceDetector, FaceEncoder, PhotoSource, build_identity
 from imagine.identity.likeness import COPY, judge_likeness
-from imagine.identity.photos import PhotoSource
 from imagine.provenance import MarkedImage, mark_image
 from imagine.safety import allow_prompt
-from imagine.settings import Settings
+from imagine.settings import VERSION, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +256,7 @@ def _mark(
         backend=tools.backend.info.name,
         model_revision=tools.backend.info.model_revision,
         identity_fingerprint=identity.fingerprint,
-        version=__version__,
+        version=VERSION,
     )
     return Picture(mark_image(image, recipe), recipe, verdict, prompt_fit, "")
 

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+VERSION = "0.1.0"  # of this package; pyproject.toml says the same
+
 
 def _assets_directory() -> Path:
     chosen = os.environ.get("IMAGINE_ASSETS_DIR")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,13 @@ from imagine.errors import ImagineError
 @pytest.mark.parametrize("name", imagine.__all__)
 def test_every_public_name_can_be_fetched(name: str) -> None:
     assert getattr(imagine, name) is not None
+
+
+def test_the_version_is_the_one_of_the_distribution() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())[
+        "project"
+    ]
+    assert project["version"] == imagine.__version__
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -8,7 +8,7 @@ later run starts in seconds.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from imagine.identity.align import TEMPLATE, align_face, mask_background, similarity_transform
 from imagine.models.text_encoder import TextEncoder
-from training.people.cache import PhotoCache
+from training.people.cache import PhotoRecord, finished_shards, read_shard
 
 REFERENCE_SIZE = 96
 MAX_TEXT_TOKENS = 40
@@ -54,7 +54,6 @@ class PairedPhotos:
     """All photos of all people of a cache, in memory, sampled as (references, target) rows."""
 
     def __init__(self, folder: Path, encoder: TextEncoder, device: str, seed: int) -> None:
-        self._cache = PhotoCache(folder)
         self._folder = folder
         self._encoder = encoder
         self._device = device
@@ -63,7 +62,7 @@ class PairedPhotos:
         self._crops: list[NDArray[np.uint8]] = []
         self._text: list[NDArray[np.float16]] = []
         self._text_lengths: list[NDArray[np.int64]] = []
-        self._rows: list[Mapping[str, Any]] = []
+        self._rows: list[PhotoRecord] = []
         self._row_address: list[tuple[int, int]] = []
         self._people: dict[int, list[int]] = {}
         self._person_seeds: list[int] = []
@@ -91,20 +90,19 @@ class PairedPhotos:
     def refresh(self, max_new: int | None = None) -> int:
         """Take in shards finished since the last call; returns how many."""
         added = 0
-        self._cache.refresh()
-        for shard in self._cache.shards:
-            if shard.name in self._loaded:
+        for name in finished_shards(self._folder):
+            if name in self._loaded:
                 continue
             if max_new is not None and added >= max_new:
                 break
-            self._add(shard.name, shard.images, shard.rows)
-            self._loaded.add(shard.name)
+            self._add(name, *read_shard(self._folder, name))
+            self._loaded.add(name)
             added += 1
         if added:
             self._person_seeds = [seed for seed, rows in self._people.items() if len(rows) > 1]
         return added
 
-    def _add(self, name: str, images: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> None:
+    def _add(self, name: str, images: NDArray[np.uint8], rows: Sequence[PhotoRecord]) -> None:
         derived = self._folder / f"{name}.features.npz"
         if derived.exists():
             with np.load(derived) as stored:
@@ -113,7 +111,7 @@ class PairedPhotos:
             crops = np.stack(
                 [_reference_crop(image, row) for image, row in zip(images, rows, strict=True)]
             )
-            text, lengths = self._encode([row["caption"] for row in rows])
+            text, lengths = self._encode([row.caption for row in rows])
             partial = derived.with_suffix(f".{os.getpid()}.tmp.npz")
             np.savez(partial, crops=crops, text=text, lengths=lengths)
             partial.replace(derived)
@@ -123,9 +121,9 @@ class PairedPhotos:
         self._text.append(text)
         self._text_lengths.append(lengths)
         for index, row in enumerate(rows):
-            if not row["visible"]:
+            if not row.visible:
                 continue
-            self._people.setdefault(int(row["person_seed"]), []).append(len(self._rows))
+            self._people.setdefault(int(row.person_seed), []).append(len(self._rows))
             self._rows.append(row)
             self._row_address.append((block, index))
 
@@ -162,7 +160,7 @@ class PairedPhotos:
                 chosen = [target]
             else:
                 others = [photo for photo in photos if photo != target]
-                selfies = [p for p in others if self._rows[p]["kind"] == "selfie"]
+                selfies = [p for p in others if self._rows[p].kind == "selfie"]
                 pool = selfies if selfies and self._random.random() < 0.8 else others
                 count = min(len(pool), int(self._random.choice([1, 2, 3], p=[0.5, 0.3, 0.2])))
                 chosen = list(self._random.choice(pool, size=count, replace=False))
@@ -187,7 +185,7 @@ class PairedPhotos:
         )
 
     def _thetas(self, rows: Sequence[int], image_size: int) -> Tensor:
-        landmarks = [np.asarray(self._rows[row]["landmarks"], np.float32) for row in rows]
+        landmarks = [np.asarray(self._rows[row].landmarks, np.float32) for row in rows]
         return torch.from_numpy(np.stack([face_theta(points, image_size) for points in landmarks]))
 
     def _gather(self, blocks: Sequence[NDArray[Any]], rows: Sequence[int]) -> NDArray[Any]:
@@ -222,7 +220,7 @@ def face_theta(landmarks: NDArray[np.float32], image_size: int) -> NDArray[np.fl
     inward = np.vstack([similarity_transform(landmarks[:3], TEMPLATE), [0.0, 0.0, 1.0]])
     outward = np.linalg.inv(inward)[:2]  # template fractions to pixels of the image
     linear = outward[:, :2] / image_size
-    centre = (outward[:, :2] @ np.array([0.5, 0.5]) + outward[:, 2] + 0.5) * 2 / image_size - 1
+    centre = (outward[:, :2] @ np.array([0.5, 0.5]) + outward[:, 2]) * 2 / image_size - 1
     return np.concatenate([linear, centre[:, None]], axis=1).astype(np.float32)
 
 
@@ -231,27 +229,27 @@ def to_unit_range(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1.0).contiguous()
 
 
-def _reference_crop(image: NDArray[np.uint8], row: Mapping[str, Any]) -> NDArray[np.uint8]:
-    landmarks = np.asarray(row["landmarks"], np.float32)
+def _reference_crop(image: NDArray[np.uint8], row: PhotoRecord) -> NDArray[np.uint8]:
+    landmarks = np.asarray(row.landmarks, np.float32)
     # A detector misses by about two hundredths of the eye distance; true landmarks never do.
-    noise = np.random.default_rng(int(row["person_seed"]) * 97 + int(row["photo"]))
+    noise = np.random.default_rng(int(row.person_seed) * 97 + int(row.photo))
     spread = 0.025 * float(np.hypot(*(landmarks[1] - landmarks[0])))
     jittered = landmarks + noise.normal(0.0, spread, landmarks.shape).astype(np.float32)
     return mask_background(align_face(np.asarray(image), jittered, REFERENCE_SIZE))
 
 
-def _is_high_quality(row: Mapping[str, Any]) -> bool:
-    left, _, right, _ = row["face_box"]
-    landmarks = np.asarray(row["landmarks"])
+def _is_high_quality(row: PhotoRecord) -> bool:
+    left, _, right, _ = row.face_box
+    landmarks = np.asarray(row.landmarks)
     eyes = landmarks[1] - landmarks[0]
     nose_offset = landmarks[2][0] - landmarks[:2, 0].mean()
     return bool(right - left > 50 and abs(nose_offset) < 0.25 * np.hypot(*eyes))
 
 
-def _face_weights(rows: Sequence[Mapping[str, Any]], size: int, inside: float = 3.0) -> Tensor:
+def _face_weights(rows: Sequence[PhotoRecord], size: int, inside: float = 3.0) -> Tensor:
     """(batch, 1, size, size) with `inside` in the face box, 1 elsewhere."""
     weights = torch.ones(len(rows), 1, size, size)
     for index, row in enumerate(rows):
-        left, top, right, bottom = (int(max(0, min(size, edge))) for edge in row["face_box"])
+        left, top, right, bottom = (int(max(0, min(size, edge))) for edge in row.face_box)
         weights[index, :, top:bottom, left:right] = inside
     return weights

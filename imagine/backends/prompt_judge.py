@@ -27,7 +27,9 @@ JUDGE_FOLDER = "attribute-judge"
 # with a soft one and with a laugh. Earlier lines win, so "night" never hides "city at night".
 _SMILES = ("smiling", "soft smile", "laughing")
 EXPRESSION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"not smiling|unsmiling|without a smile|no smile", ("neutral",)),
     (r"laugh\w*|cracking up|burst\w* out", ("laughing",)),
+    (r"(big|wide|broad|wide open|huge) (smile|grin)", ("laughing", "smiling")),
     (r"(soft|slight|faint|gentle|small|hint of a|little|calm|shy) smile|smiling "
      r"(softly|slightly|faintly|gently|a little)|(softly|slightly|faintly|gently) smiling",
      ("soft smile", "smiling")),
@@ -104,7 +106,9 @@ _GARMENT = (
     r"t-?shirts?|tee|shirt|jumper|sweater|pullover|top|dress|suit|jacket|coat|blouse|clothes|"
     r"clothing|outfit|hoodie|garment"
 )
-_LENGTHS = r"(?:long|short|curly|wavy|straight|braided|cropped|\w+ly|coloured|colored|dyed)"
+_LENGTHS = (
+    r"(?:long|short|curly|wavy|straight|braided|cropped|side-swept|\w+ly|coloured|colored|dyed)"
+)
 
 _HAIR_NAMES = "|".join(sorted(_HAIR, key=len, reverse=True))
 _HAIR_BEFORE = re.compile(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from imagine.api import GeneratedImage, OnProgress
     from imagine.core import PhotoReport
+    from imagine.pipeline import Progress
 
 PhotoOption = Annotated[
     list[Path] | None,
@@ -71,26 +72,35 @@ def stdout_console() -> Console:
 def progress_bar(task: str, quiet: bool = False) -> Iterator[OnProgress]:
     """A live bar with steps and remaining time on stderr; yields the callback that feeds it."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
-
-    from imagine.pipeline import Progress
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps, about"),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
+        TextColumn("{task.fields[said]}"),
     )
     with Bar(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        row = bar.add_task(task, total=None)
+        row = bar.add_task(task, total=None, said="opening the model")
 
         def advance(progress: Progress) -> None:
-            bar.update(row, completed=progress.step, total=progress.num_steps)
+            said = _in_words(progress)
+            bar.update(row, completed=progress.step, total=progress.num_steps, said=said)
 
-        yield advance
+        try:
+            yield advance
+        except BaseException:
+            # The error's sentence stands alone: no bar, and in a log no empty line either.
+            bar.remove_task(row)
+            bar.console.quiet = not bar.console.is_interactive
+            raise
+
+
+def _in_words(progress: Progress) -> str:
+    steps = f"{progress.step}/{progress.num_steps} steps"
+    if progress.step < progress.num_steps:
+        return f"{steps}, about {progress.eta_seconds:.0f} s left"
+    return f"{steps} in {progress.elapsed_seconds:.1f} s"
 
 
 @contextmanager

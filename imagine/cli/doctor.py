@@ -6,11 +6,15 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import typer
 
 from imagine import __version__
 from imagine.cli.console import JsonOption, as_dict, print_json, waiting
+
+if TYPE_CHECKING:
+    from imagine.cli.inventory import Item
 
 PACKAGES = (
     "torch",
@@ -62,12 +66,18 @@ def doctor(json: JsonOption = False) -> None:
         for name in PACKAGES:
             print(f"  {name} {_version(name) or 'not installed'}")
         for item in items:
-            state = "ok     " if item.usable else "missing"
-            licence = f" Licence: {item.licence}." if item.licence else ""
-            print(f"{state} {item.kind} {item.name}: {item.detail}.{licence}".replace("..", "."))
+            print(_in_words(item))
         print("Ready to make pictures." if ready else "Not ready: mend what is missing above.")
     if not ready:
         raise typer.Exit(CANNOT_RUN)
+
+
+def _in_words(item: Item) -> str:
+    """One line; what the defaults need is "missing", the rest is merely "not here"."""
+    needed = (item.kind, item.name) in DEFAULTS
+    state = "ok" if item.usable else "missing" if needed else "not here"
+    licence = f". Licence: {item.licence}" if item.licence else ""
+    return f"{state:8} {item.kind} {item.name}: {item.detail}{licence}"
 
 
 def _version(package: str) -> str | None:

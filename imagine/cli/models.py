@@ -27,8 +27,10 @@ def list_models(json: JsonOption = False) -> None:
         return
     from rich.table import Table
 
-    table = Table("kind", "name", "usable", "revision", "licence", "detail")
+    table = Table("kind", "name", "revision", "licence", "detail")
     for item in items:
-        usable = "yes" if item.usable else "no"
-        table.add_row(item.kind, item.name, usable, item.revision, item.licence, item.detail)
+        detail = item.detail if item.usable else "cannot be used"
+        table.add_row(item.kind, item.name, item.revision, item.licence, detail)
     stdout_console().print(table)
+    for sentence in dict.fromkeys(f"{i.name}: {i.detail}" for i in items if not i.usable):
+        print(sentence)

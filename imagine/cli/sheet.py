@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from imagine.core import ImageArray, LikenessVerdict
+from imagine.identity.likeness import LOOKS_LIKE, SOMETHING_OF
 
 PICTURE = 288  # side of a generated picture on the sheet, pixels
 SELFIE = 176
@@ -73,10 +74,12 @@ def verdict_line(verdict: LikenessVerdict) -> str:
 def _entry(page: Image.Image, pen: ImageDraw.ImageDraw, entry: Entry, left: int, top: int) -> int:
     page.paste(_square(entry.image, PICTURE), (left, top))
     below = _paragraph(pen, left, top + PICTURE + 10, entry.prompt, 17, INK)
-    colour = (
-        GOOD if entry.verdict.score >= 0.65 else MIDDLING if entry.verdict.score >= 0.3 else BAD
-    )
+    colour = _colour(entry.verdict.score)
     return _paragraph(pen, left, below + 4, verdict_line(entry.verdict), 16, colour)
+
+
+def _colour(score: float) -> tuple[int, int, int]:
+    return GOOD if score >= LOOKS_LIKE else MIDDLING if score >= SOMETHING_OF else BAD
 
 
 def _square(image: ImageArray, side: int) -> Image.Image:

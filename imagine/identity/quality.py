@@ -195,12 +195,17 @@ def head_pose(landmarks: FloatArray) -> tuple[float, float, float]:
     across = across / eyes
     down = np.array([-across[1], across[0]])
     nose = (landmarks[2] - (landmarks[0] + landmarks[1]) / 2) / eyes
-    yaw = math.atan2(float(nose @ across), _NOSE_OUT)
-    # Eyes foreshorten by cos(yaw), so undo that: height = down cos(pitch) + out sin(pitch).
-    out = _NOSE_OUT * math.cos(yaw)
-    reach = math.hypot(_NOSE_DOWN, out)
-    height = min(1.0, max(-1.0, float(nose @ down) * math.cos(yaw) / reach))
-    pitch = math.atan2(out, _NOSE_DOWN) - math.acos(height)
+    aside, below = float(nose @ across), float(nose @ down)
+    # Nodding by p, then turning by y: aside = (out cos p - down sin p) tan y, and
+    # below = (down cos p + out sin p) / cos y. Solved by half steps: whole ones can end in a
+    # second solution with far more turn. The clips keep wild points tame.
+    yaw = pitch = 0.0
+    for _ in range(40):
+        out = max(0.15, _NOSE_OUT * math.cos(pitch) - _NOSE_DOWN * math.sin(pitch))
+        yaw += 0.5 * (math.atan2(aside, out) - yaw)
+        height = min(1.0, below * math.cos(yaw) / math.hypot(_NOSE_DOWN, _NOSE_OUT))
+        angle = math.atan2(_NOSE_OUT, _NOSE_DOWN) - math.acos(max(-1.0, height))
+        pitch += 0.5 * (angle - pitch)
     roll = math.atan2(across[1], across[0])
     return math.degrees(yaw), math.degrees(pitch), math.degrees(roll)
 

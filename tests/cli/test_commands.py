@@ -132,7 +132,7 @@ def test_models_list_shows_what_can_be_used_and_its_licence(
 def test_doctor_names_what_is_missing_and_ends_with_5(run: Run, two_models: list[Item]) -> None:
     done = run("doctor")
     assert done.status == 5
-    assert "missing backend embedded: Weights are missing. Restore them." in done.out
+    assert "missing  backend embedded: Weights are missing. Restore them." in done.out
     assert json.loads(run("doctor", "--json").out)["ready"] is False
 
 

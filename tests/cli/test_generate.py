@@ -3,10 +3,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import struct
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
+from zlib import compress, crc32
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from imagine import read_recipe
 from imagine.backends.fake import FakeBackend
@@ -88,6 +93,7 @@ def test_replaying_a_picture_without_a_recipe_is_refused(run: Run, selfie: Path)
         (("-p", "{selfie}", "--seed", "-5"), 2, "seed is -5"),
         (("-p", "{selfie}", "--backend", "nonsense"), 2, "no backend called 'nonsense'"),
         (("-p", "{selfie}", "--encoder", "nonsense"), 2, "no face encoder called 'nonsense'"),
+        (("-p", "{selfie}", "--device", "toaster"), 2, "device 'toaster' cannot be used"),
         (("-p", "{selfie}", "--face", "left"), 2, "--face 'left' is not understood"),
         (("-p", "{selfie}", "--face", "2=0"), 2, "--face '2=0' is not understood"),
         (("-p", "{selfie}", "-n", "2", "-o", "me.png"), 2, "name a folder"),
@@ -130,15 +136,26 @@ def test_every_mistake_ends_in_one_sentence_a_status_and_no_file(
 
 
 def mistakes(folder: Path) -> dict[str, Path]:
-    """A text file that calls itself a photo, and a photo without a face."""
-    import numpy as np
-    from PIL import Image
-
-    text, landscape = folder / "text.jpg", folder / "landscape.png"
+    """Files that are no selfie: a text, a landscape, six people, 17 kB of 144 megapixels."""
+    text, landscape, bomb = folder / "text.jpg", folder / "landscape.png", folder / "bomb.png"
     text.write_text("Dear diary, this is no photo.")
     hills = np.linspace(0, 255, 240 * 320 * 3).reshape(240, 320, 3).astype(np.uint8)
     Image.fromarray(hills).save(landscape)
-    return {"text": text, "landscape": landscape}
+    bomb.write_bytes(black_png(12_000))
+    group = Path(distribution("insightface").locate_file("insightface/data/images/t1.jpg"))
+    return {"text": text, "landscape": landscape, "bomb": bomb, "group": group}
+
+
+def black_png(side: int) -> bytes:
+    """A one-bit PNG written by hand, so that this test never holds its pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", crc32(kind + body))
+
+    rows = compress(bytes((side // 8 + 1) * side), 9)
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 @pytest.mark.parametrize(
@@ -155,7 +172,7 @@ def test_a_bad_prompt_is_refused_before_photos_are_read(
 
 def test_without_a_prompt_the_usage_is_shown(run: Run) -> None:
     done = run("generate")
-    assert done.status == 2 and "PROMPT" in done.err
+    assert done.status == 2 and "prompt" in done.err
 
 
 @pytest.mark.parametrize("name", ["me.png", "folder"])

@@ -204,7 +204,12 @@ def load_environment(path: Path) -> Environment:
 
     channels = OpenEXR.File(str(path)).channels()
     pixels = channels["RGB"].pixels if "RGB" in channels else channels["RGBA"].pixels[..., :3]
-    return split_environment(np.clip(np.nan_to_num(pixels.astype(np.float32), posinf=6e4), 0.0, 6e4))
+    radiance = np.clip(np.nan_to_num(pixels.astype(np.float32), posinf=6e4), 0.0, 6e4)
+    # two of the maps store the sun's disc as pure blue; a sensor at its limit is white
+    brightest = radiance.max(-1)
+    burnt = (brightest > 4 * np.median(radiance, -1)) & (brightest > np.percentile(brightest, 99.7))
+    radiance[burnt] = radiance[burnt].mean(-1, keepdims=True)
+    return split_environment(radiance)
 
 
 def split_environment(radiance: FloatArray) -> Environment:

@@ -303,9 +303,7 @@ def _weights(model: Any) -> NDArray[np.float64]:
     return weights / np.maximum(amounts.sum(1, keepdims=True), 1e-9)
 
 
-def _corners(
-    model: Any, kept: NDArray[np.int64]
-) -> tuple[IntArray, FloatArray, IntArray]:
+def _corners(model: Any, kept: NDArray[np.int64]) -> tuple[IntArray, FloatArray, IntArray]:
     """Split vertices where the texture has a seam, and quads into triangles."""
     faces = model.faces.numpy()
     uv_faces = model.face_texture_coordinate_indices.numpy()

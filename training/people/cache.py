@@ -82,6 +82,18 @@ def write_shard(
     lines.replace(folder / f"{name}.jsonl")
 
 
+def finished_shards(folder: Path) -> list[str]:
+    """Names of the shards of a folder that are complete."""
+    return sorted(path.stem for path in folder.glob("shard-*.jsonl"))
+
+
+def read_shard(folder: Path, name: str) -> tuple[NDArray[np.uint8], list[PhotoRecord]]:
+    """Memory-mapped photos of a finished shard and their records."""
+    images: NDArray[np.uint8] = np.load(folder / f"{name}.npy", mmap_mode="r")
+    lines = (folder / f"{name}.jsonl").read_text().splitlines()
+    return images, [PhotoRecord(**json.loads(line)) for line in lines]
+
+
 class PhotoCache:
     """Reads finished shards; `refresh` finds those written since."""
 
@@ -96,19 +108,13 @@ class PhotoCache:
 
     def refresh(self) -> int:
         """Take in new shards; returns how many. Earlier photos keep their numbers."""
-        new = sorted(set(self.shards()) - self._seen)
+        new = [name for name in finished_shards(self.folder) if name not in self._seen]
         for name in new:
-            self._images[name] = np.load(self.folder / f"{name}.npy", mmap_mode="r")
-            text = (self.folder / f"{name}.jsonl").read_text()
-            for row, line in enumerate(text.splitlines()):
-                self.records.append(PhotoRecord(**json.loads(line)))
-                self._where.append((name, row))
+            self._images[name], records = read_shard(self.folder, name)
+            self.records += records
+            self._where += [(name, row) for row in range(len(records))]
             self._seen.add(name)
         return len(new)
-
-    def shards(self) -> list[str]:
-        """Names of finished shards."""
-        return sorted(path.stem for path in self.folder.glob("shard-*.jsonl"))
 
     def __len__(self) -> int:
         """Photos known so far."""

@@ -64,7 +64,7 @@ HAIR_NOUNS: dict[str, tuple[str, ...]] = {
     "short": ("{c} short hair", "short {c} hair", "{c} hair"),
     "long": ("long {c} hair", "{c} hair"),
     "ponytail": ("a {c} ponytail", "{c} hair in a ponytail", "{c} hair"),
-    "braided": ("a {c} braid", "braided {c} hair", "{c} hair"),
+    "side-swept": ("side-swept {c} hair", "{c} hair swept to one side", "{c} hair"),
     "bob": ("a {c} bob", "a {c} bob haircut", "{c} hair"),
     "afro": ("a {c} afro", "{c} afro hair", "{c} curly hair"),
     "shaved": ("very short {c} hair", "shaved {c} hair", "a buzz cut"),
@@ -153,8 +153,10 @@ def _details(words: _Words, person: Person, scene: Scene) -> list[str]:
 def _hair(words: _Words, person: Person, scene: Scene) -> str:
     style = HAIR_WORDS[person.hair_style]
     nouns = HAIR_NOUNS[style]
-    colour = "dyed " + scene.hair_colour if scene.hair_changed and words.maybe(0.2) else (
-        scene.hair_colour
+    colour = (
+        "dyed " + scene.hair_colour
+        if scene.hair_changed and words.maybe(0.2)
+        else (scene.hair_colour)
     )
     text = words.one(nouns if not scene.hair_changed else nouns[:2]).format(c=colour)
     return text.replace("a auburn", "an auburn")
@@ -163,6 +165,8 @@ def _hair(words: _Words, person: Person, scene: Scene) -> str:
 def _clothes(words: _Words, scene: Scene) -> str:
     colour, garment = scene.clothing_colour, GARMENTS[scene.garment]
     article = "an" if colour[0] in "aeiou" else "a"
+    if garment == "overalls":
+        return words.one((f"{colour} overalls", f"{colour} clothes"))
     return words.one((f"{article} {colour} {garment}", f"{article} {colour} {garment}",
                       f"{article} {colour} top", f"{colour} clothes"))  # fmt: skip
 
@@ -184,8 +188,10 @@ def _order(
         text += ", " + ", ".join(details)
     else:
         text = " ".join(filter(None, [first, place]))
-    return f"{framed}, {text}" if framed and words.maybe(0.5) else (
-        f"{text}, {framed}" if framed else text
+    return (
+        f"{framed}, {text}"
+        if framed and words.maybe(0.5)
+        else (f"{text}, {framed}" if framed else text)
     )
 
 

@@ -81,7 +81,7 @@ def _tube(path: FloatArray, radius: float, closed: bool) -> Piece:
     first /= np.linalg.norm(first, axis=1, keepdims=True)
     second = np.cross(along, first)
     angle = np.arange(sides) * 2 * np.pi / sides
-    normals = (first[:, None] * np.cos(angle)[:, None] + second[:, None] * np.sin(angle)[:, None])
+    normals = first[:, None] * np.cos(angle)[:, None] + second[:, None] * np.sin(angle)[:, None]
     points = path[:, None] + normals * radius
     count = len(path)
     triangles = []

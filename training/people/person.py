@@ -12,8 +12,8 @@ Colour = tuple[float, float, float]
 # linear RGB albedo of the strands
 HAIR_COLOURS: dict[str, Colour] = {
     "black": (0.014, 0.012, 0.012),
-    "dark brown": (0.060, 0.035, 0.022),
-    "brown": (0.150, 0.080, 0.042),
+    "dark brown": (0.042, 0.023, 0.015),
+    "brown": (0.105, 0.052, 0.027),
     "auburn": (0.220, 0.060, 0.028),
     "red": (0.420, 0.130, 0.035),
     "blonde": (0.620, 0.430, 0.200),
@@ -27,17 +27,17 @@ DYED_COLOURS: dict[str, Colour] = {
     "purple": (0.26, 0.06, 0.46),
 }
 SKIN_RAMP = (  # sRGB, lightest to darkest
-    (245, 212, 196),
-    (233, 190, 165),
+    (240, 202, 183),
+    (229, 182, 155),
     (214, 164, 130),
     (178, 126, 92),
     (128, 84, 58),
     (84, 54, 39),
 )
-MEN_HAIR = {"short01": 4, "short02": 4, "short03": 2, "short04": 4, "afro01": 0.6, "buzz": 3}
+MEN_HAIR = {"short01": 4, "short02": 4, "short03": 0.25, "short04": 4, "afro01": 0.6, "buzz": 3}
 MEN_HAIR |= {"bald": 1.6, "long01": 0.8, "ponytail01": 0.5}
 WOMEN_HAIR = {"long01": 4, "ponytail01": 3, "braid01": 3}
-WOMEN_HAIR |= {"short03": 1.6, "short02": 1, "short04": 0.6, "afro01": 0.8, "buzz": 0.4}
+WOMEN_HAIR |= {"short03": 0.15, "short02": 1, "short04": 0.6, "afro01": 0.8, "buzz": 0.4}
 IRISES = ("brown", "brownlight", "blue", "lightblue", "deepblue", "green", "grey", "bluegreen")
 
 # name: spread as a share of the common one; l-/r- shapes are listed once, without the prefix
@@ -57,7 +57,7 @@ PAIRED_SHAPES = {
 SINGLE_SHAPES = {
     "chin-jaw-drop-incr": 1.0, "chin-height-incr": 1.3, "chin-prominent-incr": 1.2,
     "chin-bones-incr": 1.1, "chin-width-incr": 1.4, "chin-cleft-incr": 1.2,
-    "chin-prognathism-incr": 0.8, "eyebrows-angle-up": 1.2, "eyebrows-trans-up": 1.3,
+    "chin-prognathism-incr": 0.8, "eyebrows-angle-up": 1.0, "eyebrows-trans-up": 1.3,
     "eyebrows-trans-forward": 1.0, "forehead-temple-incr": 1.0, "forehead-trans-forward": 0.9,
     "forehead-scale-vert-incr": 1.1, "forehead-nubian-incr": 0.8, "head-angle-out": 0.1,
     "head-scale-vert-incr": 0.9, "head-trans-forward": 0.1, "head-trans-up": 0.1,
@@ -83,9 +83,10 @@ SINGLE_SHAPES = {
     "nose-compression-uncompress": 0.7, "nose-volume-incr": 1.1,
 }  # fmt: skip
 # the base mesh looks stern; people on average do not
-USUAL = {"eyebrows-trans-up": 0.15, "mouth-angles-up": 0.12, "eyebrows-trans-forward": -0.1}
-SPREAD = 0.27  # 0.33 already looks odd
-LIMIT = 0.75
+USUAL = {"eyebrows-trans-up": 0.15, "eyebrows-angle-up": 0.32, "mouth-angles-up": 0.12,
+         "eyebrows-trans-forward": -0.1}  # fmt: skip
+SPREAD = 0.32  # 0.27 gave AUC 0.983, 0.38 gave 0.989 but caricatures now and then
+LIMIT = 0.8
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ def _skin_rgb(g: np.random.Generator, tone: float) -> Colour:
     position = tone * (len(ramp) - 1)
     colour = [float(np.interp(position, range(len(ramp)), ramp[:, c])) for c in range(3)]
     r, gr, b = linear((colour[0], colour[1], colour[2]))
-    warm, red = float(g.normal(0.02, 0.03)), float(g.normal(0.03, 0.03))
+    warm, red = float(g.normal(-0.02, 0.03)), float(g.normal(0.06, 0.03))
     return (r * (1 + red), gr * (1 - 0.3 * red), b * (1 - warm - 0.3 * red))
 
 

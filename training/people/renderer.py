@@ -51,6 +51,7 @@ IntArray = NDArray[np.int32]
 SRGB8_ALPHA8 = 0x8C43
 SAMPLE_ALPHA_TO_COVERAGE = 0x809E
 SHADOW_SIZE = 320
+EYEBALLS = {"Left": 14598, "Right": 14670}  # first of 72 helper vertices each
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 
@@ -210,8 +211,9 @@ class Renderer:
         basis, count = self.basis, self._vertex_count
         points = basis.template[:count]
         normals = self._skin_normals(points)
-        part = self._part("openness", "skin", basis.corner_uvs, np.zeros_like(self._skin_weights),
-                          basis.triangles)
+        part = self._part(
+            "openness", "skin", basis.corner_uvs, np.zeros_like(self._skin_weights), basis.triangles
+        )
         _write(part, points, normals, basis.corner_vertices)
         program = self._programs["shadow"]
         identity = np.eye(4, dtype=np.float32)
@@ -316,7 +318,12 @@ class Renderer:
         return self._skin_texture
 
     def _part(
-        self, key: str, program: str, uvs: FloatArray, weights: FloatArray, triangles: IntArray,
+        self,
+        key: str,
+        program: str,
+        uvs: FloatArray,
+        weights: FloatArray,
+        triangles: IntArray,
         opens: FloatArray | None = None,
     ) -> Part:
         """Buffers of one part; positions and normals are written later."""
@@ -461,10 +468,11 @@ class Renderer:
         seen = seen + view.fill * 0.9
         albedo = np.array(person.skin_rgb, np.float32)
         brightness = float(albedo @ LUMINANCE)
-        wanted = 0.27 * (brightness / 0.5) ** 0.42 * 2.0**scene.exposure
+        wanted = 0.235 * (brightness / 0.5) ** 0.36 * 2.0**scene.exposure
         exposure = wanted / max(float((seen * albedo) @ LUMINANCE) / np.pi, 1e-6)
-        white = float(seen @ LUMINANCE) / np.maximum(seen, 1e-6)
-        balance = white**0.78
+        tinted = soft.mean(0) + 0.4 * direct.mean(0) + view.fill  # lamps often miss the face
+        white = float(tinted @ LUMINANCE) / np.maximum(tinted, 1e-6)
+        balance = white**0.85
         view.gain = (exposure * balance).astype(np.float32)
         view.background_gain = view.gain * self._calm(scene, view, small)
         view.harmonics = light.harmonics
@@ -481,9 +489,7 @@ class Renderer:
         low, high = (0.015, 0.05) if scene.place == "night" else (0.1, 0.42)
         return float(np.clip(level, low, high) / max(level, 1e-6))
 
-    def _assemble(
-        self, person: Person, scene: Scene, body: FloatArray, view: View
-    ) -> list[Draw]:
+    def _assemble(self, person: Person, scene: Scene, body: FloatArray, view: View) -> list[Draw]:
         """List what to draw, in order; see-through things last."""
         basis = self.basis
         rest = self._rest
@@ -491,8 +497,14 @@ class Renderer:
         skin_key = f"skin|{scene.garment}"
         if skin_key not in self._parts:
             triangles = self._uncovered(garment)
-            self._part(skin_key, "skin", basis.corner_uvs, self._skin_weights, triangles,
-                       self._openness[basis.corner_vertices])
+            self._part(
+                skin_key,
+                "skin",
+                basis.corner_uvs,
+                self._skin_weights,
+                triangles,
+                self._openness[basis.corner_vertices],
+            )
         skin = self._parts[skin_key]
         count = self._vertex_count
         normals = self._skin_normals(body[:count])
@@ -504,8 +516,14 @@ class Renderer:
         cloth = self._hang(f"cloth|{scene.garment}", "cloth", garment, rest, grow=0.03)
         texture, mean = self._garment_texture(scene.garment)
         contrast = 0.8 if scene.clothing_colour != "white" else 0.5
-        draws.append(Draw(cloth, "cloth", texture,
-                          {"tint": scene.clothing_rgb, "options": (mean, contrast, 0.0, 0.0)}))
+        draws.append(
+            Draw(
+                cloth,
+                "cloth",
+                texture,
+                {"tint": scene.clothing_rgb, "options": (mean, contrast, 0.0, 0.0)},
+            )
+        )
         draws += self._hat(scene, rest)
         draws += self._hair(person, scene, rest)
         draws += self._brows(person, scene, body)
@@ -611,8 +629,19 @@ class Renderer:
             crown = hat[np.hypot(hat[:, 0], hat[:, 2] - middle[2]) < 0.95]
             low = float(np.quantile(crown[:, 1], 0.06)) if len(crown) else float(hat[:, 1].min())
             plane = (0.0, 1.0, 0.18, low + 0.03 + 0.18 * float(middle[2]))
-        return [Draw(part, "hair", texture, {"tint": scene.hair_rgb, "options": (mean, 0.75, 0, 0),
-                                             "centre": ("head", middle), "hat_plane": plane})]
+        return [
+            Draw(
+                part,
+                "hair",
+                texture,
+                {
+                    "tint": scene.hair_rgb,
+                    "options": (mean, 0.75, 0, 0),
+                    "centre": ("head", middle),
+                    "hat_plane": plane,
+                },
+            )
+        ]
 
     def _brows(self, person: Person, scene: Scene, body: FloatArray) -> list[Draw]:
         name = f"eyebrow{person.brow:03d}"
@@ -623,15 +652,24 @@ class Renderer:
         if person.hair_colour in ("grey", "white"):  # brows keep their colour longer than hair
             hair = 0.4 * hair * np.array([1.0, 0.9, 0.8]) + np.array([0.03, 0.022, 0.017])
         tint = tuple(float(v) for v in np.clip(hair * 0.62, 0.008, 0.32))
-        draws = [Draw(part, "brow", texture,
-                      {"tint": tint, "options": (0.3, person.brow_strength, 0, 0)})]
+        draws = [
+            Draw(
+                part, "brow", texture, {"tint": tint, "options": (0.3, person.brow_strength, 0, 0)}
+            )
+        ]
         name = f"eyelashes{person.lash:02d}"
         fitting = self._fitting(f"eyelashes/{name}", name)
         part = self._hang("lash", "brow", fitting, body, renew=True)
         texture, _ = self._texture(self.assets / "eyelashes" / name / f"{name}.png", 512)
         strength = 0.95 if person.sex == "woman" else 0.4
-        draws.append(Draw(part, "brow", texture,
-                          {"tint": (0.012, 0.01, 0.009), "options": (0.3, strength, 0, 0)}))
+        draws.append(
+            Draw(
+                part,
+                "brow",
+                texture,
+                {"tint": (0.012, 0.01, 0.009), "options": (0.3, strength, 0, 0)},
+            )
+        )
         return draws
 
     def _glasses(self, person: Person, scene: Scene, rest: FloatArray) -> list[Draw]:
@@ -642,8 +680,14 @@ class Renderer:
         right = eyes[eyes[:, 0] < 0]
         ears = float(np.ptp(rest[self._landmarks.width, 0]))
         bridge = rest[self._landmarks.bridge]
-        parts = glasses_parts(scene.glasses, left.mean(0), right.mean(0),
-                              float(max(left[:, 2].max(), right[:, 2].max())), ears, bridge)
+        parts = glasses_parts(
+            scene.glasses,
+            left.mean(0),
+            right.mean(0),
+            float(max(left[:, 2].max(), right[:, 2].max())),
+            ears,
+            bridge,
+        )
         draws = []
         for name, (positions, normals, triangles) in parts.items():
             count = len(positions)
@@ -658,8 +702,9 @@ class Renderer:
                 look = {"tint": (0.012, 0.011, 0.010), "options": (0.5, 0.93, 1.0, 0.0)}
             else:
                 look = {"tint": (0.5, 0.5, 0.5), "options": (0.6, 0.06, 2.0, 0.0)}
-            draws.append(Draw(part, "frame", None, look, casts=name == "frame",
-                              blends=name != "frame"))
+            draws.append(
+                Draw(part, "frame", None, look, casts=name == "frame", blends=name != "frame")
+            )
         return draws
 
     # ------------------------------------------------------------------ drawing
@@ -845,9 +890,9 @@ def landmark_vertices(basis: Basis) -> Landmarks:
     right = rows[np.argsort(-points[rows, 0])[:3]]
     eyes = []
     for side in ("Right", "Left"):  # the person's right eye is on the left of the picture
-        near = np.flatnonzero(body & (moved(f"eyeBlink{side}") > 0.04))
-        ends = near[[np.argmin(points[near, 0]), np.argmax(points[near, 0])]]
-        eyes.append(ends.astype(np.int32))
+        first = EYEBALLS[side]
+        ball = table[first : first + 72]
+        eyes.append(ball[np.argsort(-points[ball, 2])[:24]])
     nose = np.array([table[5054]], np.int32)  # foremost of the midline
     face = body & (points[:, 1] > 6.1) & (points[:, 1] < 7.95) & (points[:, 2] > 0.55)
     face &= np.abs(points[:, 0]) < 0.85

@@ -40,14 +40,14 @@ OUTDOORS = ("city", "dawn", "forest", "night", "park", "sky", "sunrise", "sunset
 
 EXPRESSIONS: dict[str, Pairs] = {
     "neutral": (),
-    "soft smile": (("mouthSmile", 0.45), ("cheekSquint", 0.3)),
-    "smiling": (("mouthSmile", 0.8), ("cheekSquint", 0.6), ("mouthDimple", 0.2)),
-    "laughing": (("mouthSmile", 0.85), ("cheekSquint", 0.7), ("jawOpen", 0.35),
-                 ("mouthUpperUp", 0.35), ("eyeSquint", 0.35)),
-    "surprised": (("jawOpen", 0.5), ("browInnerUp", 0.9), ("browOuterUp", 0.9), ("eyeWide", 0.8)),
+    "soft smile": (("mouthSmile", 0.6), ("cheekSquint", 0.35)),
+    "smiling": (("mouthSmile", 1.1), ("cheekSquint", 0.75), ("mouthDimple", 0.3)),
+    "laughing": (("mouthSmile", 1.25), ("cheekSquint", 0.8), ("jawOpen", 0.42),
+                 ("mouthUpperUp", 0.5), ("mouthLowerDown", 0.2), ("eyeSquint", 0.3)),
+    "surprised": (("jawOpen", 0.55), ("browInnerUp", 1.7), ("browOuterUp", 1.4), ("eyeWide", 0.9)),
     "angry": (("browDown", 0.95), ("noseSneer", 0.6), ("mouthFrown", 0.5), ("mouthPress", 0.6),
               ("eyeSquint", 0.35)),
-    "sad": (("browInnerUp", 0.95), ("mouthFrown", 0.85), ("mouthShrugLower", 0.45),
+    "sad": (("browInnerUp", 2.0), ("mouthFrown", 0.85), ("mouthShrugLower", 0.45),
             ("eyeSquint", 0.15)),
     "kissing": (("mouthPucker", 0.85), ("browInnerUp", 0.2)),
 }  # fmt: skip
@@ -70,10 +70,10 @@ CLOTHING_COLOURS: dict[str, Colour] = {
 # folder: what one would call what is seen of it
 GARMENTS: dict[str, str] = {
     "female_casualsuit01": "t-shirt", "female_casualsuit02": "t-shirt",
-    "female_elegantsuit01": "dress", "female_sportsuit01": "t-shirt",
-    "male_casualsuit01": "jumper", "male_casualsuit02": "t-shirt", "male_casualsuit03": "shirt",
-    "male_casualsuit04": "t-shirt", "male_casualsuit05": "shirt", "male_casualsuit06": "t-shirt",
-    "male_elegantsuit01": "suit", "male_worksuit01": "shirt",
+    "female_elegantsuit01": "striped shirt", "female_sportsuit01": "t-shirt",
+    "male_casualsuit01": "shirt", "male_casualsuit02": "t-shirt", "male_casualsuit03": "striped shirt",
+    "male_casualsuit04": "t-shirt", "male_casualsuit05": "jacket", "male_casualsuit06": "t-shirt",
+    "male_elegantsuit01": "suit", "male_worksuit01": "overalls",
 }  # fmt: skip
 STYLES = ("colour photo", "black and white", "warm film", "cool film", "high contrast", "faded",
           "sepia")  # fmt: skip
@@ -160,12 +160,20 @@ def sample_scene(person: Person, seed: int, kind: str = "scene") -> Scene:
     g = np.random.default_rng([person.seed, seed, 0 if kind == "selfie" else 1, 15485863])
     selfie = kind == "selfie"
     expression = _expression(g, selfie)
-    framing = pick(g, {"close-up": 3, "portrait": 6, "head and shoulders": 0.6} if selfie else
-                   {"close-up": 2.6, "portrait": 5, "head and shoulders": 1.8, "upper body": 0.6})
+    framing = pick(
+        g,
+        {"close-up": 3, "portrait": 6, "head and shoulders": 0.6}
+        if selfie
+        else {"close-up": 2.6, "portrait": 5, "head and shoulders": 1.8, "upper body": 0.6},
+    )
     place = str(g.choice(sorted(PLACES)))
     hair_colour, hair_rgb, changed = _hair(g, person, selfie)
-    glasses = pick(g, {"none": 15, "round": 1, "square": 1.5} if selfie else
-                   {"none": 7, "round": 1.2, "square": 1.4, "sunglasses": 0.8})
+    glasses = pick(
+        g,
+        {"none": 15, "round": 1, "square": 1.5}
+        if selfie
+        else {"none": 7, "round": 1.2, "square": 1.4, "sunglasses": 0.8},
+    )
     hatless = person.hair_style in ("afro01", "bob01", "bob02") or selfie
     hat = "none" if hatless else pick(g, {"none": 10, "fedora": 1})
     clothing = str(g.choice(sorted(CLOTHING_COLOURS)))
@@ -222,11 +230,11 @@ def _actions(g: np.random.Generator, expression: str) -> Pairs:
         value = amount * strength * float(g.uniform(0.9, 1.1))
         _add(amounts, g, name, value)
     if expression not in ("angry", "sad"):
-        _add(amounts, g, "browInnerUp", 0.14)
+        _add(amounts, g, "browInnerUp", 0.25)
         _add(amounts, g, "mouthSmile", 0.06)
     _add(amounts, g, "eyeWide", float(g.uniform(0.0, 0.25)))
     _add(amounts, g, "browOuterUp", float(max(0.0, g.normal(0, 0.08))))
-    return tuple((name, min(value, 1.0)) for name, value in amounts.items())
+    return tuple((name, min(value, 2.2)) for name, value in amounts.items())
 
 
 def _add(amounts: dict[str, float], g: np.random.Generator, name: str, value: float) -> None:
@@ -289,6 +297,7 @@ def facts(person: Person, scene: Scene) -> dict[str, str]:
         "hair_style": HAIR_WORDS[person.hair_style],
         "expression": scene.expression,
         "place": scene.place,
+        "time_of_day": TIMES.get(scene.place, "indoors"),
         "glasses": scene.glasses,
         "hat": scene.hat,
         "garment": GARMENTS[scene.garment],
@@ -300,8 +309,11 @@ def facts(person: Person, scene: Scene) -> dict[str, str]:
     }
 
 
+TIMES = {"night": "night", "dawn": "morning", "sunrise": "morning", "sunset": "evening",
+         "venice": "evening", "city": "day", "forest": "day", "park": "day", "sky": "day"}  # fmt: skip
+
 HAIR_WORDS = {
     "short01": "short", "short02": "short", "short03": "short", "short04": "short",
-    "afro01": "afro", "braid01": "braided", "ponytail01": "ponytail", "long01": "long",
+    "afro01": "afro", "braid01": "side-swept", "ponytail01": "ponytail", "long01": "long",
     "bob01": "bob", "bob02": "bob", "buzz": "shaved", "bald": "bald",
 }  # fmt: skip

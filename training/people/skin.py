@@ -157,7 +157,7 @@ def paint_skin(
     size = detail.shape[0]
     tone = np.array(person.skin_rgb, np.float32)
     scalp = regions.scalp[..., None]
-    strength = 0.75 + 0.45 * person.wrinkles
+    strength = 1.0 + 0.4 * person.wrinkles
     body = np.where(scalp > 0.02, detail * (1 - scalp) + scalp, detail)
     albedo = tone * np.clip(1 + (body - 1) * strength, 0.2, 2.0)
     albedo = _paint_lips(albedo, person, regions)
