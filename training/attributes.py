@@ -107,8 +107,9 @@ def train_judge(
     """Train by the clock; the learning rate rises for a tenth of it, then falls to nothing."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    network = AttributeJudge(learning.classes, image_size=image_size, width=width)
-    network = network.to(memory_format=torch.channels_last).train()  # 1.7x on two cores
+    network: AttributeJudge = AttributeJudge(learning.classes, image_size=image_size, width=width)
+    network.to(memory_format=torch.channels_last)  # 1.7x as fast on a CPU
+    network.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
     weights = {name: class_weights(learning, name) for name in ATTRIBUTES}
     clock, seen, reported = Stopwatch(seconds), 0, 0.0
@@ -143,7 +144,9 @@ def train_judge(
                 " ".join(f"{loss.item():.2f}" for loss in losses),
             )
             reported += 0.1
-    return network.to(memory_format=torch.contiguous_format).eval()
+    network.to(memory_format=torch.contiguous_format)
+    network.eval()
+    return network
 
 
 def class_weights(renders: Renders, attribute: str) -> Tensor:

@@ -81,7 +81,7 @@ def copy_paste(
 def shows(seen: Mapping[str, Mapping[str, float]], attribute: str, wanted: Sequence[str]) -> bool:
     """Whether the likeliest class of an attribute is one of those asked for."""
     classes = seen.get(attribute)
-    return bool(classes) and max(classes, key=lambda name: classes[name]) in wanted
+    return classes is not None and max(classes, key=classes.__getitem__) in wanted
 
 
 def prompt_accuracy(

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from imagine.backends.base import BackendInfo, RowState
 from imagine.backends.minilm import load_text_encoder
+from imagine.backends.prompt_judge import shipped_prompt_judge
 from imagine.core import ImageArray, Request
 from imagine.errors import CorruptWeights, MissingWeights
 from imagine.models.denoiser import Conditioning, Denoiser
@@ -188,6 +189,17 @@ class EmbeddedBackend:
         row = _as_embedded(state)
         unit = (row.estimate.float().cpu() + 1.0) * 127.5
         return np.asarray(unit.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+
+    def prompt_fit(self, image: ImageArray, prompt: str) -> float | None:
+        """How well a picture shows its prompt, 0 to 1, by the shipped attribute judge.
+
+        None when the prompt asks nothing the judge knows, or the judge is not installed.
+
+        Raises:
+            CorruptWeights: the judge is there but cannot be used.
+        """
+        judge = shipped_prompt_judge()
+        return None if judge is None else judge.fit(image, prompt)
 
     def draw(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,19 @@ class AttributePromptJudge:
         (seen,) = self.probabilities([image])
         shares = [sum(seen[n].get(c, 0.0) for c in classes) for n, classes in asked.items()]
         return sum(shares) / len(shares)
+
+
+def shipped_prompt_judge() -> AttributePromptJudge | None:
+    """The shipped judge, opened once per folder; None when it is not installed."""
+    return _open_once(Settings().assets_directory / "models" / JUDGE_FOLDER)
+
+
+@lru_cache(maxsize=2)
+def _open_once(folder: Path) -> AttributePromptJudge | None:
+    try:
+        return AttributePromptJudge.load(folder)
+    except MissingWeights:
+        return None
 
 
 def to_judge_input(images: Sequence[ImageArray], size: int) -> torch.Tensor:

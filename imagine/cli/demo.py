@@ -22,10 +22,10 @@ from imagine.cli.console import (
 from imagine.errors import MissingWeights
 
 PROMPTS = (
-    "smiling, in a forest at dawn",
-    "wearing a red shirt on a beach",
-    "laughing, with glasses, in a city street at night",
-    "a portrait in front of snowy mountains",
+    "smiling, in a forest",
+    "wearing a red shirt, on a city square, looking surprised",
+    "laughing, with round glasses, under a blue sky",
+    "a black and white portrait in a studio",
 )
 SELFIES = 4
 

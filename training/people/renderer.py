@@ -50,7 +50,6 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 SRGB8_ALPHA8 = 0x8C43
 SAMPLE_ALPHA_TO_COVERAGE = 0x809E
-SHADOW_SIZE = 320
 EYEBALLS = {"Left": 14598, "Right": 14670}  # first of 72 helper vertices each
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
@@ -163,6 +162,7 @@ class Renderer:
         self.assets = assets_dir or assets_path()
         self.basis = basis or load_basis()
         self.skin_size = 512 if size <= 192 else 1024
+        self.shadow_size = 320 if size <= 192 else 1024
         self.samples = samples
         self.supersample = supersample
         self.context: Any = moderngl.create_context(standalone=True, backend="egl")
@@ -180,7 +180,7 @@ class Renderer:
         )
         quad = self.context.buffer(np.array([-1, -1, 3, -1, -1, 3], np.float32).tobytes())
         self._quad = self.context.vertex_array(self._background, [(quad, "2f", "in_position")])
-        self._shadow = self.context.depth_texture((SHADOW_SIZE, SHADOW_SIZE))
+        self._shadow = self.context.depth_texture((self.shadow_size, self.shadow_size))
         self._shadow.compare_func = ""
         self._shadow.filter = (moderngl.NEAREST, moderngl.NEAREST)
         self._shadow_target = self.context.framebuffer(depth_attachment=self._shadow)
@@ -229,9 +229,9 @@ class Renderer:
             program["camera"].write(_columns(light))
             part.arrays["shadow"].render()
             depth = np.frombuffer(self._shadow.read(), np.float32)
-            depth = depth.reshape(SHADOW_SIZE, SHADOW_SIZE)
+            depth = depth.reshape(self.shadow_size, self.shadow_size)
             clip = (transform(light, points) + 1) / 2
-            cells = np.clip((clip[:, :2] * SHADOW_SIZE).astype(int), 0, SHADOW_SIZE - 1)
+            cells = np.clip((clip[:, :2] * self.shadow_size).astype(int), 0, self.shadow_size - 1)
             clear = clip[:, 2] - 0.012 <= depth[cells[:, 1], cells[:, 0]]
             weight = np.maximum(normals @ direction, 0)
             seen += weight * clear
@@ -468,7 +468,7 @@ class Renderer:
         seen = seen + view.fill * 0.9
         albedo = np.array(person.skin_rgb, np.float32)
         brightness = float(albedo @ LUMINANCE)
-        wanted = 0.235 * (brightness / 0.5) ** 0.36 * 2.0**scene.exposure
+        wanted = 0.235 * (brightness / 0.5) ** 0.42 * 2.0**scene.exposure
         exposure = wanted / max(float((seen * albedo) @ LUMINANCE) / np.pi, 1e-6)
         tinted = soft.mean(0) + 0.4 * direct.mean(0) + view.fill  # lamps often miss the face
         white = float(tinted @ LUMINANCE) / np.maximum(tinted, 1e-6)
@@ -512,7 +512,8 @@ class Renderer:
         picture = self._skin_picture(person, scene)
         draws = [Draw(skin, "skin", picture, {})]
         draws += self._eyes(person, scene, body, view)
-        draws.append(self._teeth(body))
+        if dict(scene.actions).get("jawOpen", 0.0) > 0.05:  # else they glint between closed lips
+            draws.append(self._teeth(body))
         cloth = self._hang(f"cloth|{scene.garment}", "cloth", garment, rest, grow=0.03)
         texture, mean = self._garment_texture(scene.garment)
         contrast = 0.8 if scene.clothing_colour != "white" else 0.5

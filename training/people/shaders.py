@@ -130,7 +130,7 @@ void main() {
     radiance += key * s * open_sky * (0.75 * ggx(n, v, key_direction, 0.5, 0.028)
                          + 0.25 * ggx(n, v, key_direction, 0.32, 0.028));
     vec3 r = reflect(-v, n);
-    float fresnel = 0.028 + 0.35 * pow(1.0 - max(dot(n, v), 0.0), 5.0);
+    float fresnel = 0.028 + 0.22 * pow(1.0 - max(dot(n, v), 0.0), 5.0);
     radiance += soft_light(r) / 3.14159265 * fresnel * 0.55 * open_sky * (0.5 + 0.5 * gloss);
     finish(radiance, 1.0);
 }
@@ -200,7 +200,7 @@ void main() {
     float sheen = pow(max(1.0 - th * th, 0.0), 40.0) * clamp(nl + 0.2, 0.0, 1.0) * s;
     float hs = dot(along, normalize(v + vec3(0.0, 0.7, 0.7)));
     float soft_sheen = pow(max(1.0 - hs * hs, 0.0), 24.0) * detail;
-    radiance += (tint * 0.5 + 0.035) * (key * sheen * 0.5 * detail + soft * soft_sheen * 0.09);
+    radiance += (tint * 0.6 + 0.018) * (key * sheen * 0.5 * detail + soft * soft_sheen * 0.09);
     finish(radiance, alpha);
 }
 """

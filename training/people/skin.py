@@ -169,6 +169,8 @@ def paint_skin(
     albedo = _paint_scalp(albedo, person, scalp, grain, np.array(hair_rgb, np.float32))
     albedo = _paint_beard(albedo, person, regions, grain)
     albedo = _paint_spots(albedo, person, regions, g)
+    if size > 512:  # pores; smaller pictures cannot show them
+        albedo = albedo * (0.94 + 0.12 * grain)
     return to_srgb(np.asarray(albedo, np.float32))
 
 
