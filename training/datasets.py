@@ -147,7 +147,9 @@ class PairedPhotos:
             same_photo: share of rows whose reference is the target photo itself.
             high_quality: only targets with a large face seen from the front.
         """
-        targets, owners, references = [], np.full((batch_size, 3), -1, np.int64), []
+        targets: list[int] = []
+        references: list[int] = []
+        owners = np.full((batch_size, 3), -1, np.int64)
         while len(targets) < batch_size:
             row = len(targets)
             seed = self._person_seeds[self._random.integers(len(self._person_seeds))]

@@ -113,6 +113,8 @@ def evaluate(
     """
     if people < 2:
         raise InvalidInput(f"people is {people}; comparing people needs at least 2.")
+    if steps is not None and steps < 1:
+        raise InvalidInput(f"steps is {steps}; a picture needs at least 1.")
     if not 1 <= prompts <= len(WISHES):
         raise InvalidInput(f"prompts is {prompts}; there are 1 to {len(WISHES)} to choose from.")
     backend = BACKENDS.get(backend_name).load(model) if backend_name else None
@@ -153,9 +155,10 @@ def _drawing_settings(
 ) -> dict[str, Any]:
     if backend is None:
         return {}
+    info = backend.info
     return {
-        "num_inference_steps": steps or backend.info.default_steps,
-        "guidance_scale": guidance_scale or backend.info.default_guidance_scale,
+        "num_inference_steps": info.default_steps if steps is None else steps,
+        "guidance_scale": info.default_guidance_scale if guidance_scale is None else guidance_scale,
         "likeness": likeness,
     }
 

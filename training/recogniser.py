@@ -63,9 +63,10 @@ def align_batch(images: Tensor, thetas: Tensor, size: int = CROP) -> Tensor:
     """Differentiable aligned faces of (batch, 3, h, w) images; thetas (batch, 2, 3)."""
     shape = [len(images), images.shape[1], size, size]
     grid = functional.affine_grid(thetas.float(), shape, align_corners=False)
-    return functional.grid_sample(
+    faces: Tensor = functional.grid_sample(
         images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
     )
+    return faces
 
 
 def likeness_loss(
@@ -86,7 +87,8 @@ def likeness_loss(
             two.float(), dim=1
         )
         distance = distance + difference.square().sum(1).mean(dim=(1, 2))
-    return (distance * (1.0 - sigmas).sqrt()).mean()
+    weighted: Tensor = distance * (1.0 - sigmas).sqrt()
+    return weighted.mean()
 
 
 def train(arguments: argparse.Namespace) -> None:

@@ -267,18 +267,32 @@ def schedule(progress: float, warm: float, decay: float) -> float:
 def make_optimizers(
     denoiser: nn.Module, adapter: nn.Module, learning_rate: float
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside blocks, AdamW for everything else."""
-    matrices, others = [], []
+    """Muon for the matrices inside blocks, AdamW for everything else.
+
+    The gates of the identity branch, which start at zero, learn ten times faster: at the common
+    rate they stood at 0.01 after 300 steps and the person had no influence (training/LOG.md).
+    """
+    matrices: list[nn.Parameter] = []
+    gates: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for module in (denoiser, adapter):
         for name, parameter in module.named_parameters():
-            is_matrix = parameter.ndim == 2 and "blocks." in name and "modulation" not in name
-            (matrices if is_matrix else others).append(parameter)
+            if name.endswith("identity_gate"):
+                gates.append(parameter)
+            elif parameter.ndim == 2 and "blocks." in name and "modulation" not in name:
+                matrices.append(parameter)
+            else:
+                others.append(parameter)
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(
             matrices, lr=learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
         ),
         torch.optim.AdamW(
-            others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+            [{"params": others}, {"params": gates, "lr": 10 * learning_rate}],
+            lr=learning_rate,
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+            fused=True,
         ),
     ]
     for optimizer in optimizers:
@@ -383,7 +397,7 @@ def denoiser_flops(denoiser: Denoiser, text_tokens: int, identity_tokens: int) -
         * (text_tokens * config.text_width + identity_tokens * config.identity_width)
     )
     attention = depth * 2 * tokens * (tokens + text_tokens + identity_tokens) * width
-    return 2.0 * (tokens * per_token + sources + attention)
+    return float(2 * (tokens * per_token + sources + attention))
 
 
 def measure_matmul_peak(device: str, size: int = 8192, repeats: int = 20) -> float:

@@ -91,6 +91,6 @@ class ParallelAttention(nn.Module):
         from_text = attend(query, *text, text_mask)
         from_identity = attend(query, *identity, identity_mask) * self.identity_gate
         scale = identity_scale.to(hidden.dtype)[:, None, None]
-        return self.to_out(
-            fuse_sources([from_text, from_identity], [torch.ones_like(scale), scale])
-        )
+        sources = [from_text, from_identity]
+        fused: Tensor = self.to_out(fuse_sources(sources, [torch.ones_like(scale), scale]))
+        return fused

@@ -34,7 +34,7 @@ def test_a_prompt_is_read_for_what_can_be_seen(prompt, asked):
 
 def judge_that_sees(**seen):
     """A judge of constant opinion: attribute -> (classes, logits)."""
-    network = AttributeJudge({name: list(logits) for name, logits in seen.items()}, image_size=16)
+    network = AttributeJudge({name: list(logits) for name, logits in seen.items()}, image_size=32)
     with torch.no_grad():
         for name, logits in seen.items():
             network.heads[name].weight.zero_()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int32]
 
 BASE_VERTICES = 19158
@@ -27,8 +27,8 @@ PHENOTYPE_RANK = 64
 JOINTS = ("neck01", "head", "upperarm01.L", "upperarm01.R")
 GROUPS = (("head",), ("neck01", "neck02", "neck03"), ("upperarm01.L",), ("upperarm01.R",))
 POSITION_MAP = 512
-FACE_WORDS = ("cheek", "chin", "ear-", "eyebrows", "eye-", "forehead", "head-", "mouth", "neck")
-FACE_WORDS += ("nose",)
+FACE_WORDS = ("cheek", "chin", "ear-", "eyebrows", "eye-", "forehead", "head-", "mouth", "neck",
+              "nose")  # fmt: skip
 # mhclo files measure their offsets between these vertices, wherever they lie
 ALWAYS_KEPT = (5399, 11998, 962, 5320, 791, 881, 15077, 15111, 15061, 15068, 14993)
 
@@ -300,7 +300,8 @@ def _weights(model: Any) -> NDArray[np.float64]:
     amounts = model.vertex_bone_weights.numpy()
     for group in range(len(GROUPS)):
         weights[:, group] = (amounts * (group_of[indices] == group)).sum(1)
-    return weights / np.maximum(amounts.sum(1, keepdims=True), 1e-9)
+    total = np.maximum(amounts.sum(1, keepdims=True), 1e-9)
+    return np.asarray(weights / total, np.float64)
 
 
 def _corners(model: Any, kept: NDArray[np.int64]) -> tuple[IntArray, FloatArray, IntArray]:

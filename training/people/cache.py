@@ -123,7 +123,7 @@ class PhotoCache:
     def image(self, index: int) -> NDArray[np.uint8]:
         """(size, size, 3) uint8 RGB, a view into the file."""
         name, row = self._where[index]
-        return self._images[name][row]
+        return np.asarray(self._images[name][row], np.uint8)
 
     def people(self) -> dict[int, list[int]]:
         """Numbers of the photos of each person, by person seed."""

@@ -34,9 +34,11 @@ SKIN_RAMP = (  # sRGB, lightest to darkest
     (128, 91, 71),
     (86, 62, 52),
 )
-MEN_HAIR = {"short01": 4, "short02": 4, "short03": 0.25, "short04": 4, "afro01": 0.6, "buzz": 3}
-MEN_HAIR |= {"bald": 1.6, "long01": 0.8, "ponytail01": 0.5}
-WOMEN_HAIR = {"long01": 4, "ponytail01": 3, "braid01": 3}
+MEN_HAIR: dict[str, float] = {
+    "short01": 4, "short02": 4, "short03": 0.25, "short04": 4, "afro01": 0.6, "buzz": 3,
+    "bald": 1.6, "long01": 0.8, "ponytail01": 0.5,
+}  # fmt: skip
+WOMEN_HAIR: dict[str, float] = {"long01": 4, "ponytail01": 3, "braid01": 3}
 WOMEN_HAIR |= {"short03": 0.15, "short02": 1, "short04": 0.6, "afro01": 0.8, "buzz": 0.4}
 IRISES = ("brown", "brownlight", "blue", "lightblue", "deepblue", "green", "grey", "bluegreen")
 

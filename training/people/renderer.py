@@ -46,7 +46,7 @@ from training.people.skin import (
 )
 from training.people.styles import apply_style
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int32]
 SRGB8_ALPHA8 = 0x8C43
 SAMPLE_ALPHA_TO_COVERAGE = 0x809E
@@ -165,9 +165,9 @@ class Renderer:
         self.shadow_size = 320 if size <= 192 else 1024
         self.samples = samples
         self.supersample = supersample
-        self.context: Any = moderngl.create_context(standalone=True, backend="egl")
+        self.context: Any = moderngl.create_context(standalone=True, backend="egl")  # type: ignore[arg-type]
         self.context.gc_mode = "auto"
-        self._programs = {
+        self._programs: dict[str, Any] = {
             name: self.context.program(vertex_shader=shaders.VERTEX, fragment_shader=fragment)
             for name, fragment in {
                 "skin": shaders.SKIN, "eye": shaders.EYE, "hair": shaders.HAIR,
@@ -175,7 +175,7 @@ class Renderer:
                 "frame": shaders.FRAME, "shadow": shaders.SHADOW_FRAGMENT,
             }.items()
         }  # fmt: skip
-        self._background = self.context.program(
+        self._background: Any = self.context.program(
             vertex_shader=shaders.QUAD_VERTEX, fragment_shader=shaders.BACKGROUND_FRAGMENT
         )
         quad = self.context.buffer(np.array([-1, -1, 3, -1, -1, 3], np.float32).tobytes())

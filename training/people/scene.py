@@ -71,8 +71,9 @@ CLOTHING_COLOURS: dict[str, Colour] = {
 GARMENTS: dict[str, str] = {
     "female_casualsuit01": "t-shirt", "female_casualsuit02": "t-shirt",
     "female_elegantsuit01": "striped shirt", "female_sportsuit01": "t-shirt",
-    "male_casualsuit01": "shirt", "male_casualsuit02": "t-shirt", "male_casualsuit03": "striped shirt",
-    "male_casualsuit04": "t-shirt", "male_casualsuit05": "jacket", "male_casualsuit06": "t-shirt",
+    "male_casualsuit01": "shirt", "male_casualsuit02": "t-shirt",
+    "male_casualsuit03": "striped shirt", "male_casualsuit04": "t-shirt",
+    "male_casualsuit05": "jacket", "male_casualsuit06": "t-shirt",
     "male_elegantsuit01": "suit", "male_worksuit01": "overalls",
 }  # fmt: skip
 STYLES = ("colour photo", "black and white", "warm film", "cool film", "high contrast", "faded",
@@ -310,7 +311,8 @@ def facts(person: Person, scene: Scene) -> dict[str, str]:
 
 
 TIMES = {"night": "night", "dawn": "morning", "sunrise": "morning", "sunset": "evening",
-         "venice": "evening", "city": "day", "forest": "day", "park": "day", "sky": "day"}  # fmt: skip
+         "venice": "evening", "city": "day", "forest": "day", "park": "day",
+         "sky": "day"}  # fmt: skip
 
 HAIR_WORDS = {
     "short01": "short", "short02": "short", "short03": "short", "short04": "short",

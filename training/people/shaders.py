@@ -9,7 +9,8 @@ uniform mat4 body;
 uniform mat4 camera;
 uniform mat4 light;
 in vec3 in_position; in vec3 in_normal; in vec2 in_uv; in vec4 in_weights; in float in_open;
-out float open_sky; out vec3 position; out vec3 normal; out vec2 uv; out vec4 shadow_position; out vec3 rest;
+out float open_sky; out vec3 rest;
+out vec3 position; out vec3 normal; out vec2 uv; out vec4 shadow_position;
 void main() {
     float still = 1.0 - dot(in_weights, vec4(1.0));
     mat4 skin = bones[0] * in_weights.x + bones[1] * in_weights.y
@@ -73,7 +74,8 @@ HEAD = (
 uniform sampler2D picture; uniform sampler2D place; uniform sampler2D shadow_map;
 uniform mat3 place_turn; uniform vec3 harmonics[9]; uniform vec3 key_direction; uniform vec3 key;
 uniform vec3 eye; uniform vec3 fill; uniform vec3 gain; uniform vec3 tint; uniform vec4 options;
-in vec3 position; in vec3 normal; in vec2 uv; in vec4 shadow_position; in vec3 rest; in float open_sky;
+in vec3 position; in vec3 normal; in vec2 uv; in vec4 shadow_position;
+in vec3 rest; in float open_sky;
 out vec4 colour;
 """
     + TONE

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.people.assets import load_texture
 from training.people.person import Person
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.floating[Any]]
 EYE_HEIGHT, EYE_SIDE, MOUTH_HEIGHT = 7.28, 0.31, 6.62  # dm on the template
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.floating[Any]]
 
 
 def apply_style(
@@ -27,7 +29,7 @@ def apply_style(
     Returns:
         The same shape.
     """
-    colour = image.astype(np.float32) / 255
+    colour: FloatArray = image.astype(np.float32) / 255
     grey = (colour @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
     if style == "black and white":
         colour = np.repeat(_contrast(grey, 1.08), 3, 2)
