@@ -283,12 +283,16 @@ def make_optimizers(
                 matrices.append(parameter)
             else:
                 others.append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": others},
+        {"params": gates, "lr": 10 * learning_rate},
+    ]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(
             matrices, lr=learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
         ),
         torch.optim.AdamW(
-            [{"params": others}, {"params": gates, "lr": 10 * learning_rate}],
+            groups,
             lr=learning_rate,
             betas=(0.9, 0.95),
             weight_decay=0.0,

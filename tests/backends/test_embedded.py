@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from imagine.backends.embedded import FULL_LIKENESS_GUIDANCE, EmbeddedBackend, save_model
+from imagine.core import Request
+from imagine.errors import CorruptWeights, MissingWeights
+from imagine.models.denoiser import Denoiser
+from imagine.models.identity_adapter import IdentityAdapter
+
+CROPS = np.random.default_rng(0).integers(0, 255, (2, 128, 128, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    denoiser = Denoiser(width=64, depth=2, heads=2, identity_width=32, bottleneck=16)
+    torch.nn.init.normal_(denoiser.unpatches.project.weight, std=0.02)
+    for block in denoiser.blocks:
+        torch.nn.init.ones_(block.cross.identity_gate)
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder, denoiser, IdentityAdapter(width=32, depth=1, heads=2, bottleneck=16))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backend(folder) -> EmbeddedBackend:
+    return EmbeddedBackend.load(folder)
+
+
+def request(prompt: str = "me", likeness: float = 0.5, guidance_scale: float = 2.0) -> Request:
+    return Request(prompt, CROPS, 1, 3, guidance_scale, likeness)
+
+
+def test_an_empty_folder_is_missing_weights_and_names_the_command(tmp_path):
+    with pytest.raises(MissingWeights, match="git checkout"):
+        EmbeddedBackend.load(tmp_path)
+
+
+def test_cut_weights_are_corrupt(folder, tmp_path):
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "cut")
+    weights = next((tmp_path / "cut" / "denoiser").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(CorruptWeights, match="cannot be loaded"):
+        EmbeddedBackend.load(tmp_path / "cut")
+
+
+def test_weights_of_another_architecture_are_corrupt(folder, tmp_path):
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "other")
+    config = tmp_path / "other" / "denoiser" / "config.json"
+    config.write_text(config.read_text().replace('"width": 64', '"width": 128'))
+    with pytest.raises(CorruptWeights):
+        EmbeddedBackend.load(tmp_path / "other")
+
+
+def test_the_revision_follows_the_weights(folder, backend, tmp_path):
+    torch.manual_seed(5)
+    other = Denoiser(width=64, depth=2, heads=2, identity_width=32, bottleneck=16)
+    save_model(tmp_path, other, IdentityAdapter(width=32, depth=1, heads=2, bottleneck=16))
+    assert EmbeddedBackend.load(folder).info.model_revision == backend.info.model_revision
+    assert EmbeddedBackend.load(tmp_path).info.model_revision != backend.info.model_revision
+
+
+@pytest.mark.parametrize(
+    ("likeness", "guidance_scale", "weights"),
+    [
+        (0.0, 1.0, [1.0]),  # the prompt alone: nothing else is computed
+        (0.0, 2.0, [-1.0, 2.0]),
+        (0.5, 2.0, [-1.0, 2.0 - FULL_LIKENESS_GUIDANCE / 2, FULL_LIKENESS_GUIDANCE / 2]),
+    ],
+)
+def test_guidance_rows_add_up_to_one_and_useless_ones_are_left_out(
+    backend, likeness, guidance_scale, weights
+):
+    state = backend.prepare(request(likeness=likeness, guidance_scale=guidance_scale))
+    assert [row.weight for row in state.guidance] == pytest.approx(weights)
+    assert sum(weights) == pytest.approx(1.0)
+
+
+def test_prompt_and_person_are_encoded_once_not_at_every_step(backend, monkeypatch):
+    calls = []
+    forward = backend._adapter.forward
+    monkeypatch.setattr(
+        backend._adapter, "forward", lambda crops: calls.append(len(crops)) or forward(crops)
+    )
+    state = backend.prepare(request())
+    while state.step < state.num_steps:
+        (state,) = backend.denoise_step([state])
+    assert calls == [2]
+
+
+def test_every_photo_keeps_tokens_of_its_own(backend):
+    state = backend.prepare(request())
+    shown = state.guidance[-1]
+    assert int(shown.identity_mask.sum()) == 2 * backend._adapter.tokens_per_photo
+
+
+def test_more_likeness_moves_the_picture_further_from_nobody(backend):
+    nobody = backend.draw("me", None, num_inference_steps=3).astype(int)
+    distances = [
+        np.abs(backend.draw("me", CROPS, num_inference_steps=3, likeness=strength) - nobody).mean()
+        for strength in (0.0, 0.3, 1.0)
+    ]
+    assert distances[0] < 0.01  # masked tokens change the order of float sums, nothing more
+    assert distances[0] < distances[1] < distances[2]
