@@ -29,7 +29,7 @@ from imagine.backends.minilm import load_text_encoder
 from imagine.models.denoiser import Denoiser
 from imagine.models.identity_adapter import IdentityAdapter
 from training.clock import Stopwatch
-from training.datasets import Batch, PairedPhotos
+from training.datasets import MAX_TEXT_TOKENS, Batch, PairedPhotos
 from training.losses import disturb_references, flow_matching_loss, sample_sigmas
 from training.recogniser import FaceRecogniser, likeness_loss, load_recogniser
 
@@ -197,6 +197,10 @@ class _Loop:
         return float(loss.detach())
 
     def _log(self, images: int, seconds: float) -> None:
+        peak = measure_matmul_peak(self.arguments.device)
+        adapter = self.state.adapter
+        forward = denoiser_flops(self.state.denoiser, MAX_TEXT_TOKENS, 2 * adapter.tokens_per_photo)
+        used = 3.0 * forward * images / seconds  # forward and backward, identity adapter left out
         line = {
             "stage": self.recipe.name,
             "device": self.arguments.device,
@@ -207,6 +211,8 @@ class _Loop:
             "photos": len(self.photos),
             "loss": round(float(np.mean([loss for _, loss in self.state.losses[-50:]])), 5),
             "step": self.state.step,
+            "denoiser_tflops_per_second": round(used / 1e12, 3),
+            "share_of_matmul_peak": round(used / peak, 3),
         }
         with (self.arguments.run / "stages.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")

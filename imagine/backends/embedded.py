@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from imagine.backends.base import BackendInfo, RowState
@@ -294,8 +294,10 @@ def make_scheduler() -> FlowMatchEulerDiscreteScheduler:
 def save_model(folder: Path, denoiser: Denoiser, adapter: IdentityAdapter) -> None:
     """Write the model as half-precision safetensors, one folder a part, and nothing pickled."""
     for name, module in (("denoiser", denoiser), ("identity_adapter", adapter)):
-        copied = type(module)(**_own_config(module)).to(torch.float16)
+        copied = type(module)(**_own_config(module))
         copied.load_state_dict(module.state_dict())
+        # ModelMixin.to warns of modules to be kept in float32 although it lists none.
+        nn.Module.to(copied, torch.float16)
         copied.save_pretrained(folder / name, safe_serialization=True)
     make_scheduler().save_pretrained(folder / "scheduler")
 
