@@ -99,6 +99,7 @@ def parse_arguments(recipe: StageRecipe, description: str | None) -> argparse.Na
     parser.add_argument("--same-photo", type=float, default=recipe.same_photo)
     parser.add_argument("--recogniser", type=Path, default=None, help="adds the likeness loss")
     parser.add_argument("--likeness-weight", type=float, default=0.3)
+    parser.add_argument("--start-from", type=Path, default=None, help="exported model, new run")
     parser.add_argument("--export", type=Path, default=None, help="folder for the averaged model")
     parser.add_argument("--compile", action="store_true", help="torch.compile the denoiser")
     return parser.parse_args()
@@ -115,7 +116,7 @@ def run_stage(recipe: StageRecipe, description: str | None = None) -> None:
     encoder = load_text_encoder(device)
     photos = PairedPhotos(arguments.data, encoder, device, arguments.seed + int(time.time()))
     logger.info("%d photos of %d people", len(photos), photos.person_count)
-    state = load_state(arguments.run, arguments.model, device)
+    state = load_state(arguments.run, arguments.model, device, arguments.start_from)
     loop = _Loop(arguments, recipe, state, photos, batch_size)
     loop.run()
     if arguments.export:
@@ -319,11 +320,17 @@ def update_average(averaged: nn.Module, current: nn.Module, decay: float) -> Non
     )
 
 
-def load_state(run: Path, model: str, device: str) -> TrainingState:
-    """The newest checkpoint of a run, or a fresh model."""
-    denoiser_config, adapter_config = MODEL_SIZES[model]
-    denoiser = Denoiser(**denoiser_config).to(device)
-    adapter = IdentityAdapter(**adapter_config).to(device)
+def load_state(run: Path, model: str, device: str, start_from: Path | None = None) -> TrainingState:
+    """The newest checkpoint of a run; without one an exported model, or a fresh one."""
+    if start_from is not None and not (run / "checkpoint.pt").exists():
+        words: dict[str, Any] = {"local_files_only": True, "low_cpu_mem_usage": False}
+        denoiser = Denoiser.from_pretrained(start_from / "denoiser", **words).float().to(device)
+        adapter = IdentityAdapter.from_pretrained(start_from / "identity_adapter", **words)
+        adapter = adapter.float().to(device)
+    else:
+        denoiser_config, adapter_config = MODEL_SIZES[model]
+        denoiser = Denoiser(**denoiser_config).to(device)
+        adapter = IdentityAdapter(**adapter_config).to(device)
     state = TrainingState(
         denoiser,
         adapter,

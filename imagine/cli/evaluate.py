@@ -31,7 +31,9 @@ def evaluate(
         run = import_module("training.evaluation").evaluate
     except ModuleNotFoundError as error:
         raise _explained(error) from error
-    raise typer.Exit(run(backend_name=backend, out=out, people=people, assets=assets))
+    status = run(backend_name=backend, out=out, people=people, assets=assets)
+    print((out / "evaluation.md").read_text())
+    raise typer.Exit(status)
 
 
 def _explained(error: ModuleNotFoundError) -> MissingExtra:

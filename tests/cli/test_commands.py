@@ -143,13 +143,23 @@ def test_the_inventory_opens_what_needs_no_weights(monkeypatch: pytest.MonkeyPat
     assert item.usable and item.revision == "fake-1" and "128x128" in item.detail
 
 
-def test_eval_hands_over_to_the_training_room(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eval_hands_over_to_the_training_room_and_shows_its_table(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given: dict[str, object] = {}
-    stand_in = types.ModuleType("training.evaluation")
-    stand_in.evaluate = lambda **words: given.update(words) or 0  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "training.evaluation", stand_in)
-    assert run("eval", "fake", "--people", 3, "-o", "report").status == 0
-    assert given == {"backend_name": "fake", "out": Path("report"), "people": 3, "assets": None}
+
+    def stand_in(out: Path, **words: object) -> int:
+        given.update(words)
+        out.mkdir()
+        (out / "evaluation.md").write_text("| AUC |")
+        return 0
+
+    room = types.ModuleType("training.evaluation")
+    room.evaluate = stand_in  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "training.evaluation", room)
+    done = run("eval", "fake", "--people", 3, "-o", "report")
+    assert done.status == 0 and "| AUC |" in done.out
+    assert given == {"backend_name": "fake", "people": 3, "assets": None}
 
 
 @pytest.mark.parametrize(("module", "advice"), [("training", "Clone it"), ("anny", "[train]")])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from imagine.backends.embedded import EmbeddedBackend
+from imagine.backends.embedded import EmbeddedBackend, save_model
 from training.people.cache import PhotoRecord, write_shard
 from training.train_mini import SHARES, commands
 from training.trainer import MODEL_SIZES, load_state, save_state, schedule
@@ -65,6 +65,17 @@ def test_a_checkpoint_restores_weights_averages_and_counters(tmp_path):
     assert (again.step, again.images_seen) == (7, 28)
     for name, tensor in state.denoiser.state_dict().items():
         assert torch.equal(tensor, again.denoiser.state_dict()[name]), name
+
+
+def test_a_new_run_can_start_from_an_exported_model(tmp_path):
+    torch.manual_seed(0)
+    state = load_state(tmp_path / "one", "tiny", "cpu")
+    save_model(tmp_path / "export", state.denoiser, state.adapter)
+    again = load_state(tmp_path / "two", "mini", "cpu", start_from=tmp_path / "export")
+    assert again.step == 0
+    for name, tensor in state.denoiser.state_dict().items():
+        found = again.averaged_denoiser.state_dict()[name]
+        torch.testing.assert_close(found, tensor, atol=1e-3, rtol=1e-3)  # half precision
 
 
 @pytest.mark.parametrize(
