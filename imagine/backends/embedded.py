@@ -31,10 +31,10 @@ from imagine.models.text_encoder import TextEncoder
 from imagine.settings import Settings
 
 MODEL_FOLDER = "imagine-mini"
-DEFAULT_STEPS = 20
-DEFAULT_GUIDANCE_SCALE = 2.5
-# Identity guidance at likeness 1; found on training people, see training/LOG.md.
-FULL_LIKENESS_GUIDANCE = 3.0
+DEFAULT_STEPS = 12
+DEFAULT_GUIDANCE_SCALE = 2.0
+# Identity guidance at likeness 1; found by a small sweep, see training/LOG.md.
+FULL_LIKENESS_GUIDANCE = 3.5
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def demo(
         Path, typer.Option("--output", "-o", help="Folder; an earlier demo in it is replaced.")
     ] = Path("demo-output"),
     seed: Annotated[int, typer.Option("--seed", help="Of the first picture.")] = 7,
-    best_of: Annotated[int, typer.Option("--best-of", help="Candidates per picture.")] = 1,
+    best_of: Annotated[int, typer.Option("--best-of", help="Candidates per picture.")] = 8,
     backend: BackendOption = "embedded",
     device: DeviceOption = "cpu",
     weights: WeightsOption = None,
