@@ -66,7 +66,7 @@ def judge(model: AutoencoderTiny, cache: PhotoCache) -> dict[str, float]:
     faces = DlibFaces()
     errors, found, moved = [], 0, []
     for row in range(0, JUDGED * 8, 8):
-        image = np.asarray(cache.image(row))
+        image = np.array(cache.image(row))
         rebuilt = model.decode(model.encode(to_unit_range(image[None])).latents).sample[0]
         pixels = (rebuilt.clamp(-1, 1) + 1).mul(127.5).round().byte().permute(1, 2, 0).numpy()
         errors.append(float(np.square(pixels.astype(float) - image).mean()))
