@@ -72,7 +72,7 @@ class DlibDetector:
     @classmethod
     def load(cls, settings: Settings) -> DlibDetector:
         """Open the weights of the installed package; `settings` is not needed."""
-        return cls(_weights(LANDMARK_FILE))
+        return cls(weights_path(LANDMARK_FILE))
 
     def detect(self, image: ImageArray) -> list[Face]:
         """Find faces, left to right; see `FaceDetector`.
@@ -161,7 +161,7 @@ class DlibEncoder:
     @classmethod
     def load(cls, settings: Settings) -> DlibEncoder:
         """Open the weights of the installed package; `settings` is not needed."""
-        return cls(_weights(LANDMARK_FILE), _weights(EMBEDDING_FILE))
+        return cls(weights_path(LANDMARK_FILE), weights_path(EMBEDDING_FILE))
 
     def embed(self, image: ImageArray, face: Face) -> FloatArray:
         """Describe one face as (128,) float32; see `FaceEncoder`.
@@ -200,7 +200,7 @@ def _import_dlib() -> Any:
     return dlib
 
 
-def _weights(file_name: str) -> Path:
+def weights_path(file_name: str) -> Path:
     """Find a weight file without importing its package, which needs the retired pkg_resources."""
     spec = find_spec("face_recognition_models")
     folders = spec.submodule_search_locations if spec else None

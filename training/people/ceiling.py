@@ -2,14 +2,13 @@
 
     python -m training.people.ceiling --people 30 --photos 4
 
-Uses dlib's detector and recogniser; their weights come from the `face_recognition_models`
-package, whose folder is found without importing it.
+Uses dlib's detector and recogniser as they are, without the retries of `imagine.identity`: renders
+that need a second look should count against the renderer.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import time
 from pathlib import Path
@@ -19,17 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from imagine.identity.dlib_faces import EMBEDDING_FILE, LANDMARK_FILE, weights_path
+from training.metrics import area_under_curve, true_accept_rate
 from training.people.cache import choose_scenes
 from training.people.person import sample_person
 from training.people.scene import facts
-
-
-def weights_folder() -> Path:
-    """Folder of dlib's weights."""
-    found = importlib.util.find_spec("face_recognition_models")
-    if found is None or found.origin is None:
-        raise ImportError("dlib's weights are missing; run `pip install face-recognition-models`.")
-    return Path(found.origin).parent / "models"
 
 
 class DlibFaces:
@@ -39,10 +32,9 @@ class DlibFaces:
         """Load the three models."""
         import dlib
 
-        folder = weights_folder()
         self.detector: Any = dlib.get_frontal_face_detector()
-        predictor = folder / "shape_predictor_5_face_landmarks.dat"
-        recogniser = folder / "dlib_face_recognition_resnet_model_v1.dat"
+        predictor = weights_path(LANDMARK_FILE)
+        recogniser = weights_path(EMBEDDING_FILE)
         self.predictor: Any = dlib.shape_predictor(str(predictor))
         self.recogniser: Any = dlib.face_recognition_model_v1(str(recogniser))
 
@@ -66,11 +58,9 @@ def separation(descriptors: NDArray[np.float64], people: NDArray[np.int64]) -> d
     upper = np.triu(np.ones(len(people), bool), 1)
     same = distances[upper & (people[:, None] == people[None])]
     other = distances[upper & (people[:, None] != people[None])]
-    ranks = np.searchsorted(np.sort(other), same)
-    threshold = np.quantile(other, 0.01)
     return {
-        "auc": float(1 - ranks.mean() / len(other)),
-        "tar_at_far_1_percent": float((same < threshold).mean()),
+        "auc": area_under_curve(same, other),
+        "tar_at_far_1_percent": true_accept_rate(same, other),
         "same_distance": float(same.mean()),
         "different_distance": float(other.mean()),
     }
