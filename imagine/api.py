@@ -1,8 +1,7 @@
 """The Python door: `Imagine`, and what it gives back.
 
 Checks arguments, opens weights when they are first needed, and leaves the story to
-`imagine.pipeline`. One `Imagine` may be used from several threads; pictures are made one call at
-a time.
+`imagine.pipeline`. One `Imagine` may be used from several threads; one engine takes their turns.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from os import PathLike
@@ -21,7 +19,9 @@ from typing import Protocol
 
 from imagine.backends import BACKENDS, Backend, BackendInfo
 from imagine.core import Identity, ImageArray, LikenessVerdict, PhotoReport, Recipe
-from imagine.errors import Cancelled, InvalidInput
+from imagine.engine import Engine, Limits
+from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS
+from imagine.errors import InvalidInput
 from imagine.identity import (
     FACE_DETECTORS,
     FACE_ENCODERS,
@@ -37,11 +37,8 @@ from imagine.provenance import MarkedImage, read_recipe
 from imagine.safety import allow_prompt
 from imagine.settings import Settings
 
-MAX_STEPS = 200
-MAX_GUIDANCE = 30.0
 MAX_BEST_OF = 16
 SEED_LIMIT = 2**63
-ROWS_AT_ONCE_ON_GPU = 8
 
 
 class Event(Protocol):
@@ -195,7 +192,7 @@ class Imagine:
         self._backend: Backend | None = None
         self._faces: tuple[FaceDetector, FaceEncoder] | None = None
         self._loading = threading.Lock()
-        self._drawing = threading.Lock()
+        self._running: Engine | None = None
 
     def __repr__(self) -> str:
         backend, detector, encoder = self._names
@@ -392,26 +389,23 @@ class Imagine:
         self, wish: Wish, person: Identity, on_progress: OnProgress, cancel: Cancel
     ) -> list[Picture]:
         detector, encoder = self._loaded_faces()
-        backend = self._loaded_backend()
-        is_cancelled = _cancel_question(cancel)
+        tools = Tools(self._engine(), detector, encoder, self.settings)
         report = on_progress or (lambda progress: None)
-        # A row's bits depend on how many rows share its pass: on a CPU the embedded model's pixels
-        # moved by one level of 255 between one and four rows. One by one, a replay is exact.
-        rows_at_once = 1 if backend.info.device == "cpu" else ROWS_AT_ONCE_ON_GPU
-        tools = Tools(backend, detector, encoder, self.settings, rows_at_once)
-        with self._turn(is_cancelled):
-            return make_pictures(wish, person, tools, lambda p: _ignore(report(p)), is_cancelled)
+        return make_pictures(
+            wish, person, tools, lambda p: _ignore(report(p)), _cancel_question(cancel)
+        )
 
-    @contextmanager
-    def _turn(self, is_cancelled: Callable[[], bool]) -> Iterator[None]:
-        """Wait for the calls before this one, and stop waiting when cancelled."""
-        while not self._drawing.acquire(timeout=0.1):
-            if is_cancelled():
-                raise Cancelled("Cancelled while waiting for its turn; nothing was drawn.")
-        try:
-            yield
-        finally:
-            self._drawing.release()
+    def _engine(self) -> Engine:
+        backend = self._loaded_backend()
+        with self._loading:
+            if self._running is None:
+                # A row's bits depend on how many rows share its pass: on a CPU the embedded
+                # model's pixels moved by one level of 255 between one and four rows. One by one,
+                # a replay is exact.
+                alone = backend.info.device == "cpu"
+                limits = Limits(max_forward_rows=1, max_active=2) if alone else Limits()
+                self._running = Engine(backend, limits)
+            return self._running
 
     def _loaded_backend(self) -> Backend:
         with self._loading:

@@ -7,13 +7,25 @@ ImagineError
 │   ├── NoFaceFound         a selfie shows no usable face
 │   ├── SeveralFaces        a selfie shows several faces and none was chosen
 │   ├── PoorPhoto           the face is there, but too small, blurred, turned or cut
-│   └── DifferentPeople     the selfies are not of one person
+│   ├── DifferentPeople     the selfies are not of one person
+│   ├── IdempotencyConflict an idempotency key came back with another request
+│   └── UnreadableAuditLog  a file that is no export or checkpoint of an audit log
 ├── PromptBlocked           the wish is not one we fulfil
 ├── Cancelled               the caller asked us to stop
+├── Busy                    too much work waits; says when to come back
+├── JobStillRunning         the request of this idempotency key is being worked on
+├── LeaseLost               another worker took this job over, or it has ended
+├── DeadlineExceeded        not done before the caller's deadline
+├── GenerationFailed        the model failed on this picture alone (NaN, a broken forward)
+│   └── OutOfMemory         the device has no room even for this one picture
 ├── MissingExtra            an optional package is not installed
 ├── MissingWeights          weights are not on this machine
 ├── CorruptWeights          weights are here but cannot be used
-└── OutputNotWritten        the disk refused the picture; nothing half-written is left
+├── OutputNotWritten        the disk refused the picture; nothing half-written is left
+└── StorageError            what is kept cannot be used
+    ├── DatabaseUnusable    the database does not answer, or is busy, or is of another version
+    ├── SigningKeyUnusable  the key of the audit log is missing, another, or open to others
+    └── AuditLogBroken      the audit log was changed behind our back; names the first bad entry
 
 Every message says what happened, with which value, and what to do next.
 Each class carries the exit status of the command line (`exit_code`).
@@ -78,6 +90,36 @@ class Cancelled(ImagineError):
     exit_code = 130
 
 
+class Busy(ImagineError):
+    """Too much work waits already; nothing was accepted.
+
+    Attributes:
+        retry_after_seconds: when there should be room.
+    """
+
+    exit_code = 7
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineExceeded(ImagineError):
+    """The picture was not finished before the caller's deadline; nothing was kept."""
+
+    exit_code = 7
+
+
+class GenerationFailed(ImagineError):
+    """The model failed on this picture; others in the same batch are not touched."""
+
+    exit_code = 8
+
+
+class OutOfMemory(GenerationFailed):
+    """The device has no room even for this picture alone."""
+
+
 class MissingExtra(ImagineError):
     """An optional package is not installed; the message has the pip command."""
 
@@ -100,3 +142,13 @@ class OutputNotWritten(ImagineError):
     """A result could not be written; no partial file is left behind."""
 
     exit_code = 6
+
+
+class StorageError(ImagineError):
+    """What is kept cannot be used."""
+
+    exit_code = 9
+
+
+class DatabaseUnusable(StorageError):
+    """The database does not answer, is busy or is of another version."""

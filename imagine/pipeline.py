@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from imagine.backends.base import Backend, RowState
+from imagine.backends.base import Backend
 from imagine.core import Identity, ImageArray, LikenessVerdict, Recipe, Request
+from imagine.engine import Engine, Phase, Priority, watch
 from imagine.errors import Cancelled
 from imagine.identity import FaceDetector, FaceEncoder, PhotoSource, build_identity
 from imagine.identity.likeness import COPY, judge_likeness
@@ -49,15 +50,22 @@ class Tools:
     """The loaded models the story is told with.
 
     Attributes:
-        rows_at_once: most rows in one denoising step. One row at a time gives the same bits
-            whatever else is asked, which exact replay needs; more is faster on a GPU.
+        engine: the image model inside its batching loop, shared with whoever else is asking.
+        tenant: on whose account.
+        priority: how urgent.
     """
 
-    backend: Backend
+    engine: Engine
     detector: FaceDetector
     encoder: FaceEncoder
     settings: Settings
-    rows_at_once: int = 1
+    tenant: str = "local"
+    priority: Priority = Priority.INTERACTIVE
+
+    @property
+    def backend(self) -> Backend:
+        """The image model, for what needs no turn in the loop."""
+        return self.engine.backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +144,7 @@ def make_pictures(
     """
     prompt = allow_prompt(wish.prompt, tools.settings)
     requests = candidate_requests(wish, prompt, identity)
-    states = [tools.backend.prepare(request) for request in requests]
-    finished = denoise(states, tools, report, is_cancelled)
-    images = [tools.backend.decode(state) for state in finished]
+    images = draw(requests, tools, report, is_cancelled)
     verdicts = [judge_likeness(i, identity, tools.detector, tools.encoder) for i in images]
     fits = [fit_to_prompt(tools.backend, image, prompt) for image in images]
     pictures = [
@@ -167,30 +173,36 @@ def candidate_requests(wish: Wish, prompt: str, identity: Identity) -> list[Requ
     ]
 
 
-def denoise(
-    states: Sequence[RowState], tools: Tools, report: ReportProgress, is_cancelled: IsCancelled
-) -> list[RowState]:
-    """Take every row to its last step, `rows_at_once` together, reporting after each step."""
-    rows = list(states)
-    num_steps = sum(row.num_steps for row in rows)
+def draw(
+    requests: Sequence[Request],
+    tools: Tools,
+    report: ReportProgress,
+    is_cancelled: IsCancelled,
+) -> list[ImageArray]:
+    """Hand the requests to the engine, tell how far they are, wait for the pictures.
+
+    Whatever ends this early (an error of one, a cancellation, an interrupt) stops the rest.
+    """
+    stopped = Cancelled("Cancelled before the pictures were finished; nothing was kept.")
+    if is_cancelled():
+        raise stopped
+    tickets = tools.engine.submit_all(requests, tenant=tools.tenant, priority=tools.priority)
+    steps = [0] * len(tickets)
+    num_steps = sum(request.num_inference_steps for request in requests)
     started = time.monotonic()
-    while batch := next_batch(rows, tools.rows_at_once):
-        if is_cancelled():
-            raise Cancelled("Cancelled before the pictures were finished; nothing was kept.")
-        moved = tools.backend.denoise_step([rows[index] for index in batch])
-        for index, row in zip(batch, moved, strict=True):
-            rows[index] = row
-        report(_progress(sum(row.step for row in rows), num_steps, time.monotonic() - started))
-    return rows
-
-
-def next_batch(rows: Sequence[RowState], rows_at_once: int) -> list[int]:
-    """Positions of the rows that step next: unfinished, of one `batch_key`, first come first."""
-    unfinished = [index for index, row in enumerate(rows) if row.step < row.num_steps]
-    if not unfinished:
-        return []
-    key = rows[unfinished[0]].batch_key
-    return [index for index in unfinished if rows[index].batch_key == key][:rows_at_once]
+    try:
+        for index, status in watch(tickets):
+            if status.phase in (Phase.FAILED, Phase.CANCELED):
+                tickets[index].result()  # raises what happened
+            if status.step > steps[index]:
+                steps[index] = status.step
+                report(_progress(sum(steps), num_steps, time.monotonic() - started))
+            if sum(steps) < num_steps and is_cancelled():
+                raise stopped
+        return [ticket.result() for ticket in tickets]
+    finally:
+        for ticket in tickets:
+            ticket.cancel()
 
 
 def fit_to_prompt(backend: Backend, image: ImageArray, prompt: str) -> float | None:

@@ -224,8 +224,15 @@ def test_several_threads_get_each_their_own_person(im: Imagine) -> None:
 
 
 def test_waiting_for_a_turn_can_be_cancelled(im: Imagine, me: Identity) -> None:
-    with im._turn(lambda: False), pytest.raises(Cancelled, match="waiting"):
-        im.generate(PROMPT, identity=me, cancel=lambda: True)
+    gate = threading.Event()
+    backend = im._engine().backend
+    plain = backend.prepare
+    backend.prepare = lambda request: gate.wait(10) and plain(request)  # type: ignore[method-assign]
+    stop = threading.Event()
+    threading.Timer(0.1, stop.set).start()
+    with pytest.raises(Cancelled):
+        im.generate(PROMPT, identity=me, cancel=stop)
+    gate.set()
 
 
 def test_the_async_door_gives_the_same_pictures(im: Imagine, me: Identity) -> None:

@@ -9,6 +9,7 @@ import pytest
 from imagine.backends import RowState
 from imagine.backends.fake import FakeBackend
 from imagine.core import ImageArray, LikenessVerdict
+from imagine.engine import Engine, Limits
 from imagine.errors import Cancelled, PromptBlocked
 from imagine.pipeline import (
     Picture,
@@ -17,7 +18,6 @@ from imagine.pipeline import (
     Wish,
     best_candidate,
     make_pictures,
-    next_batch,
 )
 from imagine.provenance import mark_image
 from imagine.settings import Settings
@@ -48,7 +48,8 @@ class JudgingBackend(FakeBackend):
 
 def tools(backend: FakeBackend | None = None, rows_at_once: int = 1) -> Tools:
     backend = backend or FakeBackend()
-    return Tools(backend, DoubleDetector(), DoubleEncoder(), Settings(), rows_at_once)
+    engine = Engine(backend, Limits(max_forward_rows=rows_at_once))
+    return Tools(engine, DoubleDetector(), DoubleEncoder(), Settings())
 
 
 def candidate(score: float, fit: float | None = None, copy: float | None = None) -> Picture:
@@ -84,16 +85,6 @@ def test_no_step_takes_more_rows_than_allowed(rows_at_once: int, batches: list[i
     backend = WatchedBackend()
     make_pictures(replace(WISH, count=5), ME, tools(backend, rows_at_once))
     assert backend.batches == batches
-
-
-def test_rows_that_cannot_share_a_pass_are_not_put_together() -> None:
-    class Row:
-        step, num_steps = 0, 1
-
-        def __init__(self, key: str) -> None:
-            self.batch_key = (key,)
-
-    assert next_batch([Row("a"), Row("b"), Row("a")], 8) == [0, 2]
 
 
 def test_progress_counts_every_step_of_every_picture() -> None:

@@ -143,8 +143,12 @@ class _Loop:
             state.denoiser, state.adapter, batch, recogniser, arguments.likeness_weight
         )
         if arguments.compile:
-            state.denoiser.forward = torch.compile(state.denoiser.forward, dynamic=False)  # type: ignore[method-assign]
-            state.adapter.forward = torch.compile(state.adapter.forward, dynamic=True)  # type: ignore[method-assign]
+            for part, name in (
+                (state.denoiser, "forward"),
+                (state.denoiser, "condition"),
+                (state.adapter, "forward"),
+            ):
+                setattr(part, name, torch.compile(getattr(part, name), dynamic=True))
 
     def run(self) -> None:
         arguments, state = self.arguments, self.state

@@ -26,6 +26,8 @@ class BackendInfo:
         default_steps: denoising steps when the caller names none.
         default_guidance_scale: text guidance when the caller names none.
         device: "cpu", "cuda", ...
+        conditioned_by: the face recogniser whose vectors shape its pictures, as named in
+            FACE_ENCODERS; likeness must be judged by another. None where no recogniser takes part.
     """
 
     name: str
@@ -35,6 +37,7 @@ class BackendInfo:
     default_steps: int
     default_guidance_scale: float
     device: str
+    conditioned_by: str | None = None
 
 
 class RowState(Protocol):
@@ -82,3 +85,19 @@ class Backend(Protocol):
 
     def decode(self, state: RowState) -> ImageArray:
         """Pixels of a state, (height, width, 3) uint8 RGB; mid-way states give a preview."""
+
+    def forward_rows(self, state: RowState) -> int:
+        """How many rows of the forward pass the next step of this state takes, at least 1."""
+
+    def is_finite(self, state: RowState) -> bool:
+        """Whether the state holds numbers only; NaN or infinity cannot become a picture."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library says that the device, or the machine, has no room left."""
+    # torch raises OutOfMemoryError on CUDA and a bare RuntimeError from its CPU allocator.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+    )

@@ -39,9 +39,14 @@ FULL_LIKENESS_GUIDANCE = 3.5
 
 @dataclass(frozen=True)
 class GuidanceRow:
-    """One forward pass's share in a picture: projected prompt and person, and its weight."""
+    """One forward pass's share in a picture: projected prompt and person, and its weight.
+
+    `plain_weight` takes the place of `weight` at the steps in which text guidance rests; together
+    they then draw what guidance scale 1 draws.
+    """
 
     weight: float
+    plain_weight: float
     text: Sequence[KeyValue] = field(repr=False)
     text_mask: Tensor = field(repr=False)
     text_pooled: Tensor = field(repr=False)
@@ -60,6 +65,7 @@ class EmbeddedState:
         estimate: (3, h, w) float, the newest guess of the clean image.
         sigmas: (num_steps + 1,) noise levels, falling to 0.
         guidance: the rows whose weighted sum is the guided estimate.
+        guided: (num_steps,) whether text guidance works at each step.
     """
 
     step: int
@@ -68,6 +74,14 @@ class EmbeddedState:
     estimate: Tensor = field(repr=False)
     sigmas: Tensor = field(repr=False)
     guidance: tuple[GuidanceRow, ...] = field(repr=False)
+    guided: tuple[bool, ...] = field(repr=False)
+
+    @property
+    def shares(self) -> list[tuple[float, GuidanceRow]]:
+        """The rows the next step needs, with their weights at that step."""
+        is_guided = self.guided[min(self.step, self.num_steps - 1)]
+        weighted = [(row.weight if is_guided else row.plain_weight, row) for row in self.guidance]
+        return [(weight, row) for weight, row in weighted if not _is_nothing(weight)]
 
     @property
     def batch_key(self) -> tuple[object, ...]:
@@ -157,6 +171,7 @@ class EmbeddedBackend:
             estimate=torch.zeros_like(noise),
             sigmas=self._sigmas(request.num_inference_steps),
             guidance=self._guidance(request),
+            guided=tuple(request.guides_at(step) for step in range(request.num_inference_steps)),
         )
 
     @torch.inference_mode()
@@ -167,8 +182,9 @@ class EmbeddedBackend:
             raise ValueError("Rows of one step must share one batch_key.")
         if not rows:
             return []
-        owners = [index for index, row in enumerate(rows) for _ in row.guidance]
-        shares = [share for row in rows for share in row.guidance]
+        weighted = [row.shares for row in rows]
+        owners = [index for index, own in enumerate(weighted) for _ in own]
+        shares = [share for own in weighted for _, share in own]
         images = torch.stack([rows[owner].image for owner in owners])
         sigmas = torch.stack([rows[owner].sigmas[rows[owner].step] for owner in owners])
         conditioning = stack_guidance(shares)
@@ -176,9 +192,9 @@ class EmbeddedBackend:
         clean = self._denoiser(images, sigmas, conditioning)
         moved: list[RowState] = []
         start = 0
-        for row in rows:
-            count = len(row.guidance)
-            weights = torch.tensor([share.weight for share in row.guidance], device=clean.device)
+        for row, own in zip(rows, weighted, strict=True):
+            count = len(own)
+            weights = torch.tensor([weight for weight, _ in own], device=clean.device)
             estimate = (clean[start : start + count] * weights[:, None, None, None]).sum(0)
             moved.append(_euler_step(row, estimate.clamp(-1.0, 1.0)))
             start += count
@@ -189,6 +205,14 @@ class EmbeddedBackend:
         row = _as_embedded(state)
         unit = (row.estimate.float().cpu() + 1.0) * 127.5
         return np.asarray(unit.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+
+    def forward_rows(self, state: RowState) -> int:
+        """One to three: nothing, prompt, prompt + person, as far as the next step needs them."""
+        return len(_as_embedded(state).shares)
+
+    def is_finite(self, state: RowState) -> bool:
+        """Whether the latest pixels are numbers."""
+        return bool(torch.isfinite(_as_embedded(state).image).all())
 
     def prompt_fit(self, image: ImageArray, prompt: str) -> float | None:
         """How well a picture shows its prompt, 0 to 1, by the shipped attribute judge.
@@ -234,11 +258,18 @@ class EmbeddedBackend:
         text = text.clone()  # leaves inference mode's version counter behind
         person = request.likeness * FULL_LIKENESS_GUIDANCE if request.crops is not None else 0.0
         weights = (1.0 - request.guidance_scale, request.guidance_scale - person, person)
+        plain_weights = (0.0, 1.0 - person, person)
+        guided = {request.guides_at(step) for step in range(request.num_inference_steps)}
         identity, identity_mask = self._identity_tokens(request.crops)
         shown = ((False, False), (True, False), (True, True))
         rows = []
-        for weight, (with_text, with_person) in zip(weights, shown, strict=True):
-            if abs(weight) < 1e-6:
+        for weight, plain_weight, (with_text, with_person) in zip(
+            weights, plain_weights, shown, strict=True
+        ):
+            used = ([weight] if True in guided else []) + (
+                [plain_weight] if False in guided else []
+            )
+            if all(_is_nothing(share) for share in used):
                 continue
             conditioning = self._denoiser.condition(
                 text,
@@ -250,6 +281,7 @@ class EmbeddedBackend:
             rows.append(
                 GuidanceRow(
                     weight=weight,
+                    plain_weight=plain_weight,
                     text=conditioning.text,
                     text_mask=conditioning.text_mask,
                     text_pooled=conditioning.text_pooled,
@@ -323,6 +355,10 @@ def stack_guidance(rows: Sequence[GuidanceRow]) -> Conditioning:
         identity_mask=torch.cat([_pad_mask(row.identity_mask, identity_tokens) for row in rows]),
         identity_scale=torch.ones(len(rows), device=device),
     )
+
+
+def _is_nothing(weight: float) -> bool:
+    return abs(weight) < 1e-6
 
 
 def _stack_layers(rows: Sequence[Sequence[KeyValue]], tokens: int) -> list[KeyValue]:

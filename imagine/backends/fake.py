@@ -118,6 +118,15 @@ class FakeBackend:
         pixels: FloatArray = np.clip(np.rint((_own(state).latents + 1.0) * 127.5), 0, 255)
         return pixels.astype(np.uint8)
 
+    def forward_rows(self, state: RowState) -> int:
+        """Paint needs one row."""
+        _own(state)
+        return 1
+
+    def is_finite(self, state: RowState) -> bool:
+        """Whether the latents are numbers."""
+        return bool(np.isfinite(_own(state).latents).all())
+
 
 def _own(state: RowState) -> FakeState:
     if not isinstance(state, FakeState):
