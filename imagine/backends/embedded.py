@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from imagine.backends.base import BackendInfo, RowState
+from imagine.backends.cache import ByteLRU
 from imagine.backends.minilm import load_text_encoder
 from imagine.backends.prompt_judge import shipped_prompt_judge
 from imagine.core import ImageArray, Request
@@ -35,6 +36,7 @@ DEFAULT_STEPS = 12
 DEFAULT_GUIDANCE_SCALE = 2.0
 # Identity guidance at likeness 1; found by a small sweep, see training/LOG.md.
 FULL_LIKENESS_GUIDANCE = 3.5
+PROMPT_CACHE_BYTES = 16 * 2**20  # about 300 prompts
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class EmbeddedBackend:
         self._scheduler = scheduler or make_scheduler()
         self._revision = revision
         self._device = device
+        self._prompts: ByteLRU[str, tuple[Tensor, Tensor]] = ByteLRU(PROMPT_CACHE_BYTES, _bytes)
 
     @classmethod
     def load(cls, source: Path | None = None, device: str = "cpu") -> EmbeddedBackend:
@@ -254,8 +257,9 @@ class EmbeddedBackend:
 
         Source: guidance on two conditions as in InstructPix2Pix, arXiv 2211.09800, eq. 3.
         """
-        text, text_mask = self._text_encoder([request.prompt])
-        text = text.clone()  # leaves inference mode's version counter behind
+        text, text_mask = self._prompts.get_or_make(
+            request.prompt, lambda: self._text_encoder([request.prompt])
+        )
         person = request.likeness * FULL_LIKENESS_GUIDANCE if request.crops is not None else 0.0
         weights = (1.0 - request.guidance_scale, request.guidance_scale - person, person)
         plain_weights = (0.0, 1.0 - person, person)
@@ -355,6 +359,10 @@ def stack_guidance(rows: Sequence[GuidanceRow]) -> Conditioning:
         identity_mask=torch.cat([_pad_mask(row.identity_mask, identity_tokens) for row in rows]),
         identity_scale=torch.ones(len(rows), device=device),
     )
+
+
+def _bytes(tensors: tuple[Tensor, ...]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def _is_nothing(weight: float) -> bool:
