@@ -93,6 +93,17 @@ class Backend(Protocol):
         """Whether the state holds numbers only; NaN or infinity cannot become a picture."""
 
 
+@runtime_checkable
+class PersonEncoder(Protocol):
+    """A backend whose work on a person can be kept for the next request of that person."""
+
+    def encode_person(self, crops: ImageArray) -> object:
+        """What `prepare` would compute from the crops; its `nbytes` says how large it is."""
+
+    def prepare(self, request: Request, person: object | None = None) -> RowState:
+        """As `Backend.prepare`, with the person already encoded."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a library says that the device, or the machine, has no room left."""
     # torch raises OutOfMemoryError on CUDA and a bare RuntimeError from its CPU allocator.

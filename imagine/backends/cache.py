@@ -20,7 +20,7 @@ class ByteLRU(Generic[K, V]):
     """
 
     def __init__(self, max_bytes: int, size_of: Callable[[V], int]) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._size_of = size_of
         self._values: OrderedDict[K, V] = OrderedDict()
         self._bytes = 0
@@ -28,7 +28,7 @@ class ByteLRU(Generic[K, V]):
         self.hits = self.misses = 0
 
     def __repr__(self) -> str:
-        return f"ByteLRU({len(self._values)} values, {self._bytes} of {self._max_bytes} bytes)"
+        return f"ByteLRU({len(self._values)} values, {self._bytes} of {self.max_bytes} bytes)"
 
     def __len__(self) -> int:
         return len(self._values)
@@ -65,11 +65,11 @@ class ByteLRU(Generic[K, V]):
         size = self._size_of(value)
         with self._lock:
             self._drop(key)
-            if size > self._max_bytes:
+            if size > self.max_bytes:
                 return
             self._values[key] = value
             self._bytes += size
-            while self._bytes > self._max_bytes:
+            while self._bytes > self.max_bytes:
                 self._drop(next(iter(self._values)))
 
     def _drop(self, key: K) -> bool:

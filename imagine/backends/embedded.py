@@ -162,7 +162,21 @@ class EmbeddedBackend:
         )
 
     @torch.inference_mode()
-    def prepare(self, request: Request) -> EmbeddedState:
+    def encode_person(self, crops: ImageArray) -> Tensor:
+        """(1, photos * tokens, width) identity tokens, one set per photo."""
+        size = self._adapter.config.image_size
+        resized = np.stack(
+            [
+                np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.BOX))
+                for crop in crops
+            ]
+        )
+        pixels = torch.from_numpy(resized).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+        tokens: Tensor = self._adapter(pixels.to(self._device)).flatten(0, 1)[None]
+        return tokens
+
+    @torch.inference_mode()
+    def prepare(self, request: Request, person: object | None = None) -> EmbeddedState:
         """Encode prompt and person, project both, draw the noise of the seed."""
         generator = torch.Generator("cpu").manual_seed(request.seed % 2**63)
         size = self._denoiser.config.image_size
@@ -173,7 +187,7 @@ class EmbeddedBackend:
             image=noise,
             estimate=torch.zeros_like(noise),
             sigmas=self._sigmas(request.num_inference_steps),
-            guidance=self._guidance(request),
+            guidance=self._guidance(request, self._identity_tokens(request.crops, person)),
             guided=tuple(request.guides_at(step) for step in range(request.num_inference_steps)),
         )
 
@@ -252,7 +266,7 @@ class EmbeddedBackend:
         sigmas: Tensor = scheduler.sigmas.to(self._device)
         return sigmas
 
-    def _guidance(self, request: Request) -> tuple[GuidanceRow, ...]:
+    def _guidance(self, request: Request, identity: Tensor) -> tuple[GuidanceRow, ...]:
         """Rows (nothing, prompt, prompt + person) and their weights; useless rows are left out.
 
         Source: guidance on two conditions as in InstructPix2Pix, arXiv 2211.09800, eq. 3.
@@ -264,7 +278,7 @@ class EmbeddedBackend:
         weights = (1.0 - request.guidance_scale, request.guidance_scale - person, person)
         plain_weights = (0.0, 1.0 - person, person)
         guided = {request.guides_at(step) for step in range(request.num_inference_steps)}
-        identity, identity_mask = self._identity_tokens(request.crops)
+        nobody = identity[:, :0]  # the denoiser puts its learned empty token there
         shown = ((False, False), (True, False), (True, True))
         rows = []
         for weight, plain_weight, (with_text, with_person) in zip(
@@ -275,11 +289,12 @@ class EmbeddedBackend:
             )
             if all(_is_nothing(share) for share in used):
                 continue
+            tokens = identity if with_person else nobody
             conditioning = self._denoiser.condition(
                 text,
                 text_mask & with_text,
-                identity,
-                identity_mask & with_person,
+                tokens,
+                torch.ones(tokens.shape[:2], dtype=torch.bool, device=self._device),
                 torch.ones(1, device=self._device),
             )
             rows.append(
@@ -295,23 +310,14 @@ class EmbeddedBackend:
             )
         return tuple(rows)
 
-    def _identity_tokens(self, crops: ImageArray | None) -> tuple[Tensor, Tensor]:
-        """(1, photos * tokens, width) tokens, one set per photo, and their mask."""
-        width = self._adapter.config.width
+    def _identity_tokens(self, crops: ImageArray | None, person: object | None) -> Tensor:
         if crops is None:
-            return torch.zeros(1, 1, width, device=self._device), torch.zeros(
-                1, 1, dtype=torch.bool, device=self._device
-            )
-        size = self._adapter.config.image_size
-        resized = np.stack(
-            [
-                np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.BOX))
-                for crop in crops
-            ]
-        )
-        pixels = torch.from_numpy(resized).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
-        tokens = self._adapter(pixels.to(self._device)).flatten(0, 1)[None]
-        return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=self._device)
+            return torch.zeros(1, 0, self._adapter.config.width, device=self._device)
+        if person is None:
+            return self.encode_person(crops)
+        if not isinstance(person, Tensor):
+            raise TypeError(f"The embedded backend cannot use a {type(person).__name__} as person.")
+        return person
 
 
 _LOADING: dict[str, Any] = {

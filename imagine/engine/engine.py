@@ -6,6 +6,7 @@ The thread ends when nothing has come for a while and starts again with the next
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import threading
@@ -18,8 +19,9 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
-from imagine.backends.base import Backend, RowState, is_out_of_memory
-from imagine.core import Request
+from imagine.backends.base import Backend, PersonEncoder, RowState, is_out_of_memory
+from imagine.backends.cache import ByteLRU
+from imagine.core import ImageArray, Request
 from imagine.engine.batcher import Entry, Priority, choose_rows, welcome
 from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS, Limits
 from imagine.engine.ticket import Phase, Ticket
@@ -98,6 +100,8 @@ class Engine:
     Args:
         backend: the model; from now on only the engine calls it.
         limits: how much at once.
+        people_bytes: how much to keep of people's identity tokens between requests; 0 keeps
+            nothing, and then nothing of a person outlives the request.
         clock: monotonic seconds; tests hand in their own.
     """
 
@@ -105,11 +109,14 @@ class Engine:
         self,
         backend: Backend,
         limits: Limits | None = None,
+        *,
+        people_bytes: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend = backend
         self._limits = limits or Limits()
         self._clock = clock
+        self._people: ByteLRU[str, object] = ByteLRU(people_bytes, _nbytes)
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -209,6 +216,10 @@ class Engine:
             self._changed.notify_all()
         return tickets
 
+    def forget_person(self, crops: ImageArray) -> bool:
+        """Drop what is kept of a person; whether there was anything."""
+        return self._people.forget(person_key(crops))
+
     def close(self) -> None:
         """Cancel what waits and runs, and end the thread."""
         with self._changed:
@@ -217,6 +228,7 @@ class Engine:
                 work.ticket.cancel()
             self._changed.notify_all()
             thread = self._thread
+        self._people.clear()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
@@ -305,10 +317,17 @@ class Engine:
                 for ahead, other in enumerate(self._waiting):
                     other.ticket.advance(ahead=ahead)
             try:
-                work.state = self._backend.prepare(work.request)
+                work.state = self._prepare(work.request)
                 work.ticket.advance(phase=Phase.RUNNING, ahead=0)
             except Exception as error:
                 self._end(work, _as_our_error(error, work.request))
+
+    def _prepare(self, request: Request) -> RowState:
+        backend, crops = self._backend, request.crops
+        if crops is None or not self._people.max_bytes or not isinstance(backend, PersonEncoder):
+            return backend.prepare(request)
+        person = self._people.get_or_make(person_key(crops), lambda: backend.encode_person(crops))
+        return backend.prepare(request, person)
 
     def _next_waiting(self) -> _Work | None:
         limits = self._limits
@@ -447,6 +466,11 @@ class Engine:
         work.state = None  # nothing of a person outlives the request
 
 
+def person_key(crops: ImageArray) -> str:
+    """Names a person by the content of the crops."""
+    return hashlib.sha256(np.ascontiguousarray(crops).tobytes()).hexdigest()
+
+
 def check_request(request: Request) -> None:
     """Refuse figures no picture can be made with.
 
@@ -493,6 +517,10 @@ def _facts(request: Request) -> str:
         f"seed {request.seed}, {request.num_inference_steps} steps, "
         f"guidance {request.guidance_scale:g}, likeness {request.likeness:g}"
     )
+
+
+def _nbytes(person: object) -> int:
+    return int(getattr(person, "nbytes", 0))
 
 
 def _smoothed(old: float, new: float) -> float:

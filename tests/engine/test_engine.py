@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imagine.backends.fake import FakeBackend
+from imagine.backends.fake import FakeBackend, FakeState
+from imagine.core import Request
 from imagine.engine import Engine, Limits, Phase, Priority
 from imagine.errors import (
     Busy,
@@ -246,7 +247,7 @@ def test_absurd_figures_are_refused_by_name_and_limit(
 def test_previews_come_at_a_bounded_rate_and_small(backend: CountingBackend) -> None:
     clock, backend.before_step = Clock(), Gate()
     limits = Limits(preview_seconds=10.0, preview_size=32)
-    with Engine(backend, limits, clock) as engine:
+    with Engine(backend, limits, clock=clock) as engine:
         ticket = engine.submit(counting_wish(1, steps=6))
         for _ in range(6):
             backend.before_step.wait()
@@ -316,6 +317,29 @@ def test_nothing_of_a_person_outlives_the_request() -> None:
     gc.collect()
     assert crops() is None
     engine.close()
+
+
+def test_a_person_is_encoded_once_when_asked_to_and_forgotten_on_request() -> None:
+    encoded: list[int] = []
+
+    class Encoding(FakeBackend):
+        def encode_person(self, crops: object) -> object:
+            encoded.append(1)
+            return np.zeros(8)
+
+        def prepare(self, request: Request, person: object | None = None) -> FakeState:
+            assert isinstance(person, np.ndarray)
+            return super().prepare(request)
+
+    with Engine(Encoding(), people_bytes=1000) as engine:
+        request = wish()
+        for _ in range(3):
+            engine.submit(request).result(10)
+        assert len(encoded) == 1
+        assert request.crops is not None
+        assert engine.forget_person(request.crops)
+        engine.submit(request).result(10)
+        assert len(encoded) == 2
 
 
 def test_a_closed_engine_cancels_what_it_had_and_takes_nothing_more(
