@@ -9,10 +9,17 @@ ImagineError
 │   ├── PoorPhoto           the face is there, but too small, blurred, turned or cut
 │   ├── DifferentPeople     the selfies are not of one person
 │   ├── IdempotencyConflict an idempotency key came back with another request
+│   ├── NotStored           no such thing here, or it is another tenant's
+│   ├── UnusableArchive     not an export of ours, or not a safe one
+│   ├── CertificateInvalid  a deletion certificate that was not signed by this key
 │   └── UnreadableAuditLog  a file that is no export or checkpoint of an audit log
+├── ConsentMissing          the person has not agreed to this, or not any more
+├── KeyRefused              an API key is unknown, revoked, expired or may not do this
 ├── PromptBlocked           the wish is not one we fulfil
 ├── Cancelled               the caller asked us to stop
 ├── Busy                    too much work waits; says when to come back
+│   └── RateLimited         this key, tenant or address asked too often
+├── ServiceUnreachable      the service did not answer, or failed on its side
 ├── JobStillRunning         the request of this idempotency key is being worked on
 ├── LeaseLost               another worker took this job over, or it has ended
 ├── DeadlineExceeded        not done before the caller's deadline
@@ -21,9 +28,17 @@ ImagineError
 ├── MissingExtra            an optional package is not installed
 ├── MissingWeights          weights are not on this machine
 ├── CorruptWeights          weights are here but cannot be used
+├── LicenceRefused          some weights may not be used in this licence mode; prints the chain
+├── NotMarked               a picture could not be given its marks, so it does not leave
+│   ├── WatermarkNotKept    the invisible watermark did not read back from this picture
+│   └── MarkingKeyUnusable  a key or certificate of the marks is missing, damaged or open to others
 ├── OutputNotWritten        the disk refused the picture; nothing half-written is left
 └── StorageError            what is kept cannot be used
     ├── DatabaseUnusable    the database does not answer, or is busy, or is of another version
+    ├── BlobStoreUnusable   the place of the pictures does not answer or has lost one
+    ├── MasterKeyUnusable   the master key is missing, malformed or another one
+    ├── DataKeyDestroyed    what is asked for was erased: its key is gone for good
+    ├── SealBroken          sealed bytes were changed, or moved to another place
     ├── SigningKeyUnusable  the key of the audit log is missing, another, or open to others
     └── AuditLogBroken      the audit log was changed behind our back; names the first bad entry
 
@@ -78,10 +93,75 @@ class DifferentPeople(InvalidInput):
     exit_code = 3
 
 
+class IdempotencyConflict(InvalidInput):
+    """An idempotency key was used before, for a request with another body."""
+
+
+class UnreadableAuditLog(InvalidInput):
+    """A file that is not an export or a checkpoint of an audit log."""
+
+
+class NotStored(InvalidInput):
+    """Nothing of this name is here for this tenant; what others have is not told apart."""
+
+
+class UnusableArchive(InvalidInput):
+    """A zip that is no export of ours, or that is built to do harm."""
+
+
+class CertificateInvalid(InvalidInput):
+    """A deletion certificate that is malformed or was not signed by the given key."""
+
+
+class ConsentMissing(ImagineError):
+    """The person has not agreed to this purpose, or the agreement ended."""
+
+    exit_code = 10
+
+
+class KeyRefused(ImagineError):
+    """An API key that is unknown, revoked or expired, or lacks the scope.
+
+    Attributes:
+        lacks_scope: the key itself is good; it may just not do this.
+    """
+
+    exit_code = 11
+
+    def __init__(self, message: str, lacks_scope: bool = False) -> None:
+        super().__init__(message)
+        self.lacks_scope = lacks_scope
+
+
 class PromptBlocked(ImagineError):
-    """A wish that policy does not allow."""
+    """A wish that policy does not allow.
+
+    Attributes:
+        category: machine name of what was asked for.
+        clause: clause of the published policy.
+        rule: id of the rule that matched.
+        policy_hash: SHA-256, hex, of the policy.
+        incident: the attempt itself must be reported to whoever looks after incidents.
+    """
 
     exit_code = 4
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        category: str = "",
+        clause: str = "",
+        rule: str = "",
+        policy_hash: str = "",
+        incident: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.category = category
+        self.clause = clause
+        self.rule = rule
+        self.policy_hash = policy_hash
+        self.incident = incident
 
 
 class Cancelled(ImagineError):
@@ -99,9 +179,40 @@ class Busy(ImagineError):
 
     exit_code = 7
 
-    def __init__(self, message: str, retry_after_seconds: float) -> None:
+    # The default lets it be pickled like other exceptions; its attribute travels with it.
+    def __init__(self, message: str, retry_after_seconds: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class RateLimited(Busy):
+    """One key, tenant or address asked more often than it may; the service has room for others."""
+
+
+class ServiceUnreachable(ImagineError):
+    """The service did not answer, or failed on its side; the message has the request id."""
+
+    exit_code = 13
+
+
+class JobStillRunning(ImagineError):
+    """A request came again while its job is being worked on; ask for the job instead.
+
+    Attributes:
+        job_id: the job of the first request.
+    """
+
+    exit_code = 7
+
+    def __init__(self, message: str, job_id: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class LeaseLost(ImagineError):
+    """This worker may not change the job any more: discard what was made for it."""
+
+    exit_code = 7
 
 
 class DeadlineExceeded(ImagineError):
@@ -138,6 +249,26 @@ class CorruptWeights(ImagineError):
     exit_code = 5
 
 
+class NotMarked(ImagineError):
+    """A picture that could not be marked; it must not leave."""
+
+    exit_code = 12
+
+
+class WatermarkNotKept(NotMarked):
+    """A picture in which the invisible watermark cannot be read back."""
+
+
+class MarkingKeyUnusable(NotMarked):
+    """A watermark key, signing key or certificate that cannot be used."""
+
+
+class LicenceRefused(ImagineError):
+    """A part's weights are not for commercial use, and the licence mode says permissive."""
+
+    exit_code = 13
+
+
 class OutputNotWritten(ImagineError):
     """A result could not be written; no partial file is left behind."""
 
@@ -152,3 +283,29 @@ class StorageError(ImagineError):
 
 class DatabaseUnusable(StorageError):
     """The database does not answer, is busy or is of another version."""
+
+
+class BlobStoreUnusable(StorageError):
+    """The place of the sealed files does not answer, or a file that should be there is not."""
+
+
+class MasterKeyUnusable(StorageError):
+    """The master key is missing, malformed or not the one the data keys were wrapped with."""
+
+
+class DataKeyDestroyed(StorageError):
+    """The data key was destroyed by an erasure; what it sealed can never be read again."""
+
+
+class SealBroken(StorageError):
+    """Sealed bytes do not open: changed, cut, or put in another place than they were sealed for."""
+
+
+class SigningKeyUnusable(StorageError):
+    """The key of the audit log is missing, another one, or open to others."""
+
+
+class AuditLogBroken(StorageError):
+    """The audit log is not what was signed; the message names the first bad entry."""
+
+    exit_code = 10

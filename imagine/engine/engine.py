@@ -218,7 +218,11 @@ class Engine:
 
     def forget_person(self, crops: ImageArray) -> bool:
         """Drop what is kept of a person; whether there was anything."""
-        return self._people.forget(person_key(crops))
+        return self.forget_key(person_key(crops))
+
+    def forget_key(self, key: str) -> bool:
+        """As `forget_person`, for a caller who has the `person_key` only."""
+        return self._people.forget(key)
 
     def close(self) -> None:
         """Cancel what waits and runs, and end the thread."""

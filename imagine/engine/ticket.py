@@ -49,10 +49,22 @@ class Status:
 
 
 class Ticket:
-    """One submitted request. Safe to use from any thread and from asyncio."""
+    """One submitted request. Safe to use from any thread and from asyncio.
 
-    def __init__(self, number: int, num_steps: int) -> None:
+    Attributes:
+        number: order of arrival.
+        replica: who draws it, when there are several.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        num_steps: int,
+        on_cancel: Callable[[], object] = lambda: None,
+    ) -> None:
         self.number = number
+        self.replica = ""
+        self._on_cancel = on_cancel
         self._history = [Status(Phase.WAITING, 0, num_steps)]
         self._changed = threading.Condition()
         self._result: ImageArray | None = None
@@ -81,7 +93,9 @@ class Ticket:
 
     def cancel(self) -> None:
         """Stop before the next step; does nothing to a finished request."""
-        self._cancel_asked.set()
+        if not self._cancel_asked.is_set() and not self.is_done:
+            self._cancel_asked.set()
+            self._on_cancel()
 
     def result(self, timeout_seconds: float | None = None) -> ImageArray:
         """Wait for the picture, (h, w, 3) uint8 RGB, unmarked.
@@ -166,6 +180,12 @@ class Ticket:
         with self._changed:
             if self._history[-1].phase not in FINAL:
                 self._publish(changes)
+
+    def publish(self, status: Status) -> None:
+        """Publish a state made elsewhere."""
+        with self._changed:
+            if self._history[-1].phase not in FINAL:
+                self._publish({name: getattr(status, name) for name in status.__slots__})
 
     def succeed(self, image: ImageArray) -> None:
         """Finish with a picture."""
