@@ -192,7 +192,7 @@ class RateLimited(Busy):
 class ServiceUnreachable(ImagineError):
     """The service did not answer, or failed on its side; the message has the request id."""
 
-    exit_code = 13
+    exit_code = 14
 
 
 class JobStillRunning(ImagineError):

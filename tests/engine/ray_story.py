@@ -23,7 +23,7 @@ from imagine.engine.on_ray import deploy
 from imagine.errors import Cancelled, InvalidInput
 from tests.engine.doubles import wish
 
-PEOPLE, PICTURES = 4, 3
+PEOPLE, PICTURES = 12, 2  # all of twelve on one of two replicas: once in 2048 runs
 
 
 def main() -> None:
