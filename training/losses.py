@@ -1,10 +1,9 @@
-"""What training minimises, and how references are disturbed to be ready for real selfies."""
+"""What training minimises."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def sample_sigmas(batch: int, device: str, mean: float = 0.6, spread: float = 1.0) -> Tensor:
@@ -38,31 +37,3 @@ def flow_matching_loss(
     error = (prediction.float() - clean).square() * weights
     scale = 1.0 / sigmas.clamp_min(floor).square()
     return (error.mean(dim=(1, 2, 3)) / weights.mean(dim=(1, 2, 3)) * scale).mean()
-
-
-def disturb_references(crops: Tensor) -> Tensor:
-    """Colour, tone, noise, blur and resolution changes of (n, 3, h, w) crops in [-1, 1].
-
-    Half of the crops get a strong disturbance, so that renders do not teach a world where every
-    photo has the same camera.
-    """
-    count, device = len(crops), crops.device
-
-    def draw(low: float, high: float, channels: int = 1) -> Tensor:
-        return torch.empty(count, channels, 1, 1, device=device).uniform_(low, high)
-
-    chosen = (torch.rand(count, 1, 1, 1, device=device) < 0.5).to(crops.dtype)
-    unit = (crops + 1) / 2
-    unit = unit.clamp(1e-4, 1).pow(draw(0.75, 1.35)) * draw(0.85, 1.15) * draw(0.94, 1.06, 3)
-    grey = unit.mean(dim=1, keepdim=True)
-    unit = grey + (unit - grey) * draw(0.6, 1.3)
-    monochrome = (torch.rand(count, 1, 1, 1, device=device) < 0.05).to(crops.dtype)
-    unit = unit * (1 - monochrome) + grey * monochrome
-    size = crops.shape[-1]
-    small = functional.interpolate(unit, size=int(size * 0.55), mode="area")
-    small = functional.interpolate(small, size=(size, size), mode="bilinear", align_corners=False)
-    blur = (torch.rand(count, 1, 1, 1, device=device) < 0.3).to(crops.dtype)
-    unit = unit * (1 - blur) + small * blur
-    unit = unit + torch.randn_like(unit) * draw(0.0, 0.04)
-    disturbed = unit.clamp(0, 1) * 2 - 1
-    return disturbed * chosen + crops * (1 - chosen)

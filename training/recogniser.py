@@ -21,7 +21,7 @@ from tqdm import tqdm
 from imagine.backends.minilm import load_text_encoder
 from training.clock import Stopwatch
 from training.datasets import PairedPhotos
-from training.losses import disturb_references
+from training.disturb import disturb_references
 
 logger = logging.getLogger(__name__)
 CROP = 64

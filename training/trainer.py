@@ -30,7 +30,8 @@ from imagine.models.denoiser import Denoiser
 from imagine.models.identity_adapter import IdentityAdapter
 from training.clock import Stopwatch
 from training.datasets import MAX_TEXT_TOKENS, Batch, PairedPhotos
-from training.losses import disturb_references, flow_matching_loss, sample_sigmas
+from training.disturb import disturb_references
+from training.losses import flow_matching_loss, sample_sigmas
 from training.recogniser import FaceRecogniser, likeness_loss, load_recogniser
 
 logger = logging.getLogger(__name__)
