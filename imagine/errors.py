@@ -16,6 +16,8 @@ ImagineError
 ├── ConsentMissing          the person has not agreed to this, or not any more
 ├── KeyRefused              an API key is unknown, revoked, expired or may not do this
 ├── PromptBlocked           the wish is not one we fulfil
+├── EnrolmentRefused        these photos may not become an identity
+├── PolicyTampered          the safety policy or its models are not the approved ones
 ├── Cancelled               the caller asked us to stop
 ├── Busy                    too much work waits; says when to come back
 │   └── RateLimited         this key, tenant or address asked too often
@@ -26,6 +28,7 @@ ImagineError
 ├── GenerationFailed        the model failed on this picture alone (NaN, a broken forward)
 │   └── OutOfMemory         the device has no room even for this one picture
 ├── MissingExtra            an optional package is not installed
+│   └── CheckMissing        a safety check cannot run, so nothing is made
 ├── MissingWeights          weights are not on this machine
 ├── CorruptWeights          weights are here but cannot be used
 ├── LicenceRefused          some weights may not be used in this licence mode; prints the chain
@@ -164,6 +167,26 @@ class PromptBlocked(ImagineError):
         self.incident = incident
 
 
+class EnrolmentRefused(ImagineError):
+    """Photos that may not become an identity.
+
+    Attributes:
+        code: stable machine name of the reason, e.g. "machine_made".
+    """
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class PolicyTampered(ImagineError):
+    """A safety policy, threshold or model file that nobody approved."""
+
+    exit_code = 5
+
+
 class Cancelled(ImagineError):
     """The caller asked to stop before the picture was finished."""
 
@@ -235,6 +258,10 @@ class MissingExtra(ImagineError):
     """An optional package is not installed; the message has the pip command."""
 
     exit_code = 5
+
+
+class CheckMissing(MissingExtra):
+    """A safety check that cannot run; nothing is made until it can or is switched off."""
 
 
 class MissingWeights(ImagineError):

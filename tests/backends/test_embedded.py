@@ -30,8 +30,13 @@ def backend(folder) -> EmbeddedBackend:
     return EmbeddedBackend.load(folder)
 
 
-def request(prompt: str = "me", likeness: float = 0.5, guidance_scale: float = 2.0) -> Request:
-    return Request(prompt, CROPS, 1, 3, guidance_scale, likeness)
+def request(
+    prompt: str = "me",
+    likeness: float = 0.5,
+    guidance_scale: float = 2.0,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
+) -> Request:
+    return Request(prompt, CROPS, 1, 3, guidance_scale, likeness, guidance_interval)
 
 
 def test_an_empty_folder_is_missing_weights_and_names_the_command(tmp_path):
@@ -109,3 +114,33 @@ def test_more_likeness_moves_the_picture_further_from_nobody(backend):
     ]
     assert distances[0] < 0.01  # masked tokens change the order of float sums, nothing more
     assert distances[0] < distances[1] < distances[2]
+
+
+@pytest.mark.parametrize("likeness", [0.0, 0.5, 1 / FULL_LIKENESS_GUIDANCE])
+def test_outside_the_guidance_interval_a_picture_is_drawn_as_with_scale_one(backend, likeness):
+    resting = backend.prepare(request(likeness=likeness, guidance_interval=(0.0, 0.0)))
+    plain = backend.prepare(request(likeness=likeness, guidance_scale=1.0))
+    assert backend.forward_rows(resting) == backend.forward_rows(plain) <= 2
+    while plain.step < plain.num_steps:
+        (resting,) = backend.denoise_step([resting])
+        (plain,) = backend.denoise_step([plain])
+    assert torch.equal(resting.image, plain.image)
+
+
+def test_rows_that_only_serve_text_guidance_come_and_go_with_its_interval(backend):
+    state = backend.prepare(request(guidance_interval=(1 / 3, 2 / 3)))
+    rows, sums = [], []
+    while state.step < state.num_steps:
+        rows.append(backend.forward_rows(state))
+        sums.append(sum(weight for weight, _ in state.shares))
+        (state,) = backend.denoise_step([state])
+    assert rows == [2, 3, 2]
+    assert sums == pytest.approx([1.0, 1.0, 1.0])
+
+
+def test_a_row_with_an_interval_shares_a_call_with_one_without(backend):
+    wishes = [request(guidance_interval=(0.5, 1.0)), request("you")]
+    together = backend.denoise_step([backend.prepare(wish) for wish in wishes])
+    for wish, row in zip(wishes, together, strict=True):
+        (alone,) = backend.denoise_step([backend.prepare(wish)])
+        assert torch.allclose(row.image, alone.image, atol=1e-5)  # sums in another order

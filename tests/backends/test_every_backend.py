@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,20 @@ STEPS = 3
 BATCH_TOLERANCE = 2
 
 WEIGHTS = {"embedded": "imagine-mini"}
+# Big models take part with few and random weights of their genuine architecture and layout.
+TINY = {
+    "flux2_klein": "tests.backends.tiny_flux2_klein",
+    "sd15_faceid": "tests.backends.tiny_faceid",
+    "sdxl_faceid": "tests.backends.tiny_faceid",
+}
 
 
 @pytest.fixture(scope="module", params=BACKENDS.names())
-def backend(request: pytest.FixtureRequest) -> Backend:
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backend:
+    if request.param in TINY:
+        tiny = import_module(TINY[request.param])
+        loaded: Backend = tiny.load_tiny(request.param, tmp_path_factory.mktemp("tiny"))
+        return loaded
     folder = WEIGHTS.get(request.param)
     if folder and not (Settings().assets_directory / "models" / folder).is_dir():
         pytest.skip(f"the weights of {request.param} are not in assets/models")
@@ -105,6 +116,14 @@ def test_the_given_states_are_not_changed_so_a_caller_may_retry(backend: Backend
     assert all(np.array_equal(backend.decode(s), b) for s, b in zip(states, before, strict=True))
     for one, other in zip(first, second, strict=True):
         assert np.array_equal(backend.decode(one), backend.decode(other))
+
+
+def test_the_rows_a_step_takes_are_told_before_and_a_resting_guidance_takes_no_more(
+    backend: Backend,
+) -> None:
+    guided, resting = wish(), wish(guidance_interval=(0.0, 0.0))
+    rows = [backend.forward_rows(backend.prepare(one)) for one in (guided, resting)]
+    assert 1 <= rows[1] <= rows[0] <= 3
 
 
 def test_without_likeness_the_person_is_ignored(backend: Backend) -> None:
