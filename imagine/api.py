@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Protocol
 
 from imagine.backends import BACKENDS, Backend, BackendInfo
+from imagine.backends.licences import LicenceMode, check_licences, check_mode
 from imagine.core import Identity, ImageArray, LikenessVerdict, PhotoReport, Recipe
 from imagine.engine import Engine, Limits
 from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS
@@ -32,6 +33,7 @@ from imagine.identity import (
     check_photos,
     wipe,
 )
+from imagine.identity.insightface_faces import find_pack
 from imagine.pipeline import Picture, Progress, Tools, Wish, make_pictures
 from imagine.provenance import MarkedImage, read_recipe
 from imagine.safety import allow_prompt
@@ -165,6 +167,7 @@ class Imagine:
         device: "cpu", "cuda", ...
         settings: paths and limits; None reads the environment.
         weights: folder of the backend's weights; None takes the backend's own place.
+        licence: "permissive" loads only weights that may be used commercially, "research" any.
 
     Raises:
         UnknownName: a name no registry knows.
@@ -178,7 +181,9 @@ class Imagine:
         device: str = "cpu",
         settings: Settings | None = None,
         weights: str | PathLike[str] | None = None,
+        licence: str = LicenceMode.PERMISSIVE,
     ) -> None:
+        check_mode(licence)
         for registry, name in (
             (BACKENDS, backend),
             (FACE_DETECTORS, detector),
@@ -189,6 +194,7 @@ class Imagine:
         self._names = (backend, detector, encoder)
         self._device = device
         self._weights = Path(weights) if weights is not None else None
+        self._licence = licence
         self._backend: Backend | None = None
         self._faces: tuple[FaceDetector, FaceEncoder] | None = None
         self._loading = threading.Lock()
@@ -411,6 +417,7 @@ class Imagine:
         with self._loading:
             if self._backend is None:
                 _check_device(self._device)
+                self._check_licences()
                 chosen = BACKENDS.get(self._names[0])
                 self._backend = chosen.load(self._weights, self._device)
             return self._backend
@@ -418,10 +425,19 @@ class Imagine:
     def _loaded_faces(self) -> tuple[FaceDetector, FaceEncoder]:
         with self._loading:
             if self._faces is None:
+                self._check_licences()
                 detector = FACE_DETECTORS.get(self._names[1]).load(self.settings)
                 encoder = FACE_ENCODERS.get(self._names[2]).load(self.settings)
                 self._faces = (detector, encoder)
             return self._faces
+
+    def _check_licences(self) -> None:
+        """Refuse weights of the backend or of the face packs before any of them is opened."""
+        backend, *face_names = self._names
+        packs = ["dlib"] if "dlib" in face_names else []
+        if "insightface" in face_names:
+            packs.append(find_pack(self.settings).name)
+        check_licences(backend, self._licence, weights=self._weights, face_packs=packs)
 
     def _checked_identity(self, identity: Identity | IdentityHandle) -> Identity:
         person = identity.identity if isinstance(identity, IdentityHandle) else identity

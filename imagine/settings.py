@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,27 @@ def _insightface_pack() -> Path | None:
     return Path(chosen) if chosen else None
 
 
+def _home_of(variable: str, otherwise: str) -> Path:
+    """Our folder where this system keeps such things (XDG base directory specification)."""
+    chosen = os.environ.get(variable)
+    return (Path(chosen) if chosen else Path.home() / otherwise) / "imagine-yourself"
+
+
+def _from(variable: str) -> Callable[[], str]:
+    return lambda: os.environ.get(variable, "")
+
+
+def _data_directory() -> Path:
+    chosen = os.environ.get("IMAGINE_DATA_DIR")
+    return Path(chosen) if chosen else _home_of("XDG_DATA_HOME", ".local/share")
+
+
+def _master_key_source() -> str:
+    # Not in the data folder: a copy of that folder alone must open nothing.
+    default = _home_of("XDG_CONFIG_HOME", ".config") / "master.key"
+    return os.environ.get("IMAGINE_MASTER_KEY", f"file:{default}")
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Paths and limits.
@@ -26,6 +48,15 @@ class Settings:
     Attributes:
         assets_directory: folder with `models/` and `people/` (IMAGINE_ASSETS_DIR).
         insightface_pack: folder with the .onnx files of a pack (IMAGINE_INSIGHTFACE_PACK).
+        data_directory: folder of everything that is kept (IMAGINE_DATA_DIR).
+        database_url: sqlite or postgresql; "" for a file in the data folder
+            (IMAGINE_DATABASE_URL).
+        blob_url: folder, s3, gs or az store of sealed pictures; "" for a folder in the data
+            folder (IMAGINE_BLOB_URL).
+        key_store_url: the same for wrapped data keys, which must not lie in backups with history;
+            "" for a folder in the data folder (IMAGINE_KEY_STORE_URL).
+        master_key_source: "file:/path" or "env:NAME" of what wraps the data keys; the name of a
+            place, never the key (IMAGINE_MASTER_KEY).
         max_photo_bytes: larger files are refused before they are opened.
         max_photo_pixels: larger pictures are refused from their header, before decoding.
         max_photos: more selfies than this are refused.
@@ -35,8 +66,30 @@ class Settings:
 
     assets_directory: Path = field(default_factory=_assets_directory)
     insightface_pack: Path | None = field(default_factory=_insightface_pack)
+    data_directory: Path = field(default_factory=_data_directory)
+    # Urls may hold passwords.
+    database_url: str = field(default_factory=_from("IMAGINE_DATABASE_URL"), repr=False)
+    blob_url: str = field(default_factory=_from("IMAGINE_BLOB_URL"), repr=False)
+    key_store_url: str = field(default_factory=_from("IMAGINE_KEY_STORE_URL"), repr=False)
+    master_key_source: str = field(default_factory=_master_key_source, repr=False)
     max_photo_bytes: int = 15 * 1024 * 1024
     max_photo_pixels: int = 40_000_000
     max_photos: int = 5
     max_prompt_characters: int = 1000
     max_images: int = 16
+
+    # Properties and not defaults, so that `replace(settings, data_directory=...)` takes all along.
+    @property
+    def database_place(self) -> str:
+        """Url of the database."""
+        return self.database_url or f"sqlite:///{self.data_directory / 'imagine.db'}"
+
+    @property
+    def blob_place(self) -> str:
+        """Url or folder of the sealed pictures."""
+        return self.blob_url or str(self.data_directory / "blobs")
+
+    @property
+    def key_store_place(self) -> str:
+        """Url or folder of the wrapped data keys."""
+        return self.key_store_url or str(self.data_directory / "keys")

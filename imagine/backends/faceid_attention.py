@@ -182,10 +182,18 @@ class KeyValueMatrices:
     values: Tensor = field(repr=False)
 
     def project(self, owner: int, tokens: Tensor, strength: float = 1.0) -> TokenRows:
-        """Keys and values of (rows, tokens, token width); values times `strength`."""
-        tokens = tokens.to(self.keys.dtype)
-        values = functional.linear(tokens, self.values)
-        return TokenRows(owner, functional.linear(tokens, self.keys), values * strength)
+        """Keys and values of (rows, tokens, token width); values times `strength`.
+
+        Counted where the matrices are, which a memory plan may leave in the machine's memory.
+        """
+        known = tokens.to(self.keys.device, self.keys.dtype)
+        values = functional.linear(known, self.values) * strength
+        keys = functional.linear(known, self.keys)
+        return TokenRows(owner, keys.to(tokens.device), values.to(tokens.device))
+
+    def to(self, device: str) -> KeyValueMatrices:
+        """The same matrices on a device."""
+        return KeyValueMatrices(self.keys.to(device), self.values.to(device))
 
 
 def take_over_attention(

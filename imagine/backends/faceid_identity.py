@@ -30,12 +30,17 @@ class IdentityProjection:
     The picture's CLIP tokens are an argument, where the stock module keeps them as an attribute.
     """
 
-    def __init__(self, projection: Any, adapter: AdapterWeights, eye: ClipEye | None) -> None:
+    def __init__(self, projection: Any, adapter: AdapterWeights) -> None:
         self._projection = projection
+        self._eye: ClipEye | None = None
         self._has_shortcut = adapter.has_shortcut
-        self._eye = eye
         self._width = int(adapter.image_proj["proj.0.weight"].shape[1])
         self._path = adapter.path
+
+    def place(self, device: str, eye: ClipEye | None) -> None:
+        """Move to a device, and for FaceID-Plus be given eyes."""
+        self._projection.to(device)
+        self._eye = eye
 
     def tokens(self, embeddings: FloatArray, crops: ImageArray) -> Tensor:
         """Tokens of one person, (1, photos * 4, width).

@@ -292,6 +292,13 @@ def _other_base(adapter: AdapterWeights, how: str) -> CorruptWeights:
     )
 
 
+def find_loras(folder: Path) -> list[Path]:
+    """The weight files of a folder in order of name, pickles among them; none without a folder."""
+    return sorted(
+        path for path in folder.glob("*") if path.suffix.lower() in (".safetensors", *PICKLES)
+    )
+
+
 def read_lora(path: Path, unet_config: Mapping[str, Any]) -> dict[str, list[LoraPair]]:
     """A style or few-step LoRA, as diffusers, peft or kohya write it: model name -> pairs.
 

@@ -214,12 +214,8 @@ def check_licences(
             whole chain.
         UnknownName: no such mode, or no recorded licences.
     """
-    if mode not in set(LicenceMode):
-        known = ", ".join(LicenceMode)
-        raise UnknownName(f"There is no licence mode called {mode!r}. Known: {known}.")
-    stamp = LicenceStamp(
-        LicenceMode(mode), licence_chain(backend, weights=weights, face_packs=face_packs)
-    )
+    chosen = check_mode(mode)
+    stamp = LicenceStamp(chosen, licence_chain(backend, weights=weights, face_packs=face_packs))
     if stamp.mode is LicenceMode.PERMISSIVE and stamp.restricted:
         names = " and ".join(f"{part.name} ({part.terms})" for part in stamp.restricted)
         lines = "\n".join(f"  {part.in_words()}" for part in stamp.chain)
@@ -229,6 +225,18 @@ def check_licences(
             f"{_way_out(backend)}, or say --licence research if this is research."
         )
     return stamp
+
+
+def check_mode(mode: str) -> LicenceMode:
+    """The mode of that name.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    if mode not in set(LicenceMode):
+        known = ", ".join(LicenceMode)
+        raise UnknownName(f"There is no licence mode called {mode!r}. Known: {known}.")
+    return LicenceMode(mode)
 
 
 def _klein_in(folder: Path) -> Licence:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, count
 from pathlib import Path
@@ -40,12 +40,14 @@ from imagine.backends.faceid_weights import (
     adapter_projections,
     files_revision,
     find_base,
+    find_loras,
     fuse_lora,
     open_part,
     read_adapter,
     read_lora,
     weights_in,
 )
+from imagine.backends.memory_plan import MemoryPlan, Offload, apply_plan
 from imagine.backends.sampling import (
     Schedule,
     make_schedule,
@@ -54,7 +56,7 @@ from imagine.backends.sampling import (
     timesteps_of,
 )
 from imagine.core import ImageArray, Request
-from imagine.errors import CorruptWeights, MissingWeights
+from imagine.errors import CorruptWeights, InvalidInput, MissingWeights
 from imagine.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -182,7 +184,12 @@ class FaceIdBackend(ABC):
     text_parts: ClassVar[tuple[str, ...]]
 
     def __init__(
-        self, parts: FaceIdParts, *, embed_crops: EmbedCrops | None = None, device: str = "cpu"
+        self,
+        parts: FaceIdParts,
+        *,
+        embed_crops: EmbedCrops | None = None,
+        device: str = "cpu",
+        image_size: int | None = None,
     ) -> None:
         self._unet, self._vae = parts.unet, parts.vae
         self._text, self._person, self._projection = parts.text, parts.person, parts.projection
@@ -190,6 +197,14 @@ class FaceIdBackend(ABC):
         self._revision = parts.revision
         self._embed_crops = embed_crops
         self._device = device
+        latent = 2 ** (len(parts.vae.config.block_out_channels) - 1)  # pixels a side
+        self._image_size = image_size or parts.unet.config.sample_size * latent
+        if self._image_size < 4 * latent or self._image_size % latent:
+            raise InvalidInput(
+                f"Pictures of {image_size} pixels cannot be drawn by {self.title}. "
+                f"Choose a multiple of {latent}, best {parts.unet.config.sample_size * latent}."
+            )
+        self._latent_side = self._image_size // latent
         self._owners = count()
         self._prompts: ByteLRU[str, Prompt] = ByteLRU(PROMPT_CACHE_BYTES, lambda kept: kept.nbytes)
 
@@ -202,6 +217,9 @@ class FaceIdBackend(ABC):
         embed_crops: EmbedCrops | None = None,
         adapter: Path | None = None,
         dtype: torch.dtype | None = None,
+        image_size: int | None = None,
+        plan: MemoryPlan | None = None,
+        announce: Callable[[str], None] = logger.warning,
     ) -> Self:
         """Open a model from this machine.
 
@@ -213,42 +231,59 @@ class FaceIdBackend(ABC):
                 particular can be drawn.
             adapter: the FaceID checkpoint; None takes the one in ip_adapter/.
             dtype: of the weights; None is float32 on a CPU and float16 elsewhere.
+            image_size: side of the pictures, pixels; None is what the model was taught on.
+            plan: from `make_plan`; says dtype and picture size and where weights wait.
+            announce: is told what of the plan this machine cannot do, once per reason.
 
         Raises:
             MissingWeights: a part is not on this machine; named with the command that gets it.
             CorruptWeights: a part cannot be used, is a pickle, or parts do not fit together.
+            InvalidInput: a picture size between latents, or a plan for another backend.
         """
+        if plan is not None and plan.backend != cls.name:
+            raise InvalidInput(
+                f"This memory plan is for {plan.backend!r}. Make one for {cls.name!r}."
+            )
+        if plan is not None:
+            dtype, image_size = getattr(torch, plan.dtype), plan.size
         own = Settings().assets_directory / "models" / cls.folder_name
         command = cls.download_command(own)
         base = find_base(source or own, cls.base_parts(), cls.title, command)
         checkpoint = adapter or cls._find_adapter([base, own])
         dtype = dtype or (torch.float32 if device == "cpu" else torch.float16)
+        # A plan may never put all parts on the device at once; it moves them itself.
+        opened_on = device if plan is None else "cpu"
         weights = read_adapter(checkpoint)
         opened = {
-            part: open_part(model_class, base / part, dtype, device, command)
+            part: open_part(model_class, base / part, dtype, opened_on, command)
             for part, model_class in (("unet", UNet2DConditionModel), *cls._text_models())
         }
-        vae = _open_vae(base / "vae", dtype, device, command)
-        eye_folder = base / "image_encoder"
-        eye = _open_eye(eye_folder, dtype, device) if weights.wants_picture else None
-        lora_files = sorted((base / "lora").glob("*")) if (base / "lora").is_dir() else []
+        vae = _open_vae(base / "vae", dtype, opened_on, command)
+        looking = {}
+        if weights.wants_picture:
+            eye = _open_image_encoder(base / "image_encoder", dtype, opened_on)
+            looking["image_encoder"] = eye
+        lora_files = find_loras(base / "lora")
         _fuse_all(opened, weights, lora_files)
         sampler, scheduler_config = _open_scheduler(base / "scheduler")
-        used = [base / part for part in ("unet", "vae", *cls.text_parts) if "token" not in part]
-        files = [path for folder in used for path in sorted(folder.glob("*.safetensors"))]
+        folders = [base / part for part in (*opened, "vae", *looking)]
+        files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
         files.append(base / "scheduler" / "scheduler_config.json")
-        if eye is not None:
-            files += sorted(eye_folder.glob("*.safetensors"))
         parts = make_parts(
             opened["unet"],
             vae,
             weights,
-            eye,
             sampler=sampler,
             scheduler_config=scheduler_config,
             revision=files_revision([*files, checkpoint, *lora_files]),
         )
-        return cls._with_text(parts, opened, base, {"embed_crops": embed_crops, "device": device})
+        if plan is not None:
+            apply_plan({**opened, **looking, "vae": vae}, plan, device, announce=announce)
+            if plan.offload is Offload.NONE:
+                parts = replace(parts, text=parts.text.to(device), person=parts.person.to(device))
+        parts.projection.place(device, ClipEye(looking["image_encoder"]) if looking else None)
+        rest = {"embed_crops": embed_crops, "device": device, "image_size": image_size}
+        return cls._with_text(parts, opened, base, rest)
 
     @classmethod
     @abstractmethod
@@ -309,12 +344,11 @@ class FaceIdBackend(ABC):
     @property
     def info(self) -> BackendInfo:
         """Facts about the loaded model."""
-        side = int(self._unet.config.sample_size) * self._pixels_per_latent
         return BackendInfo(
             name=self.name,
             model_revision=self._revision,
             licence=f"{self.base_licence} AND {ADAPTER_LICENCE}",
-            image_size=(side, side),
+            image_size=(self._image_size, self._image_size),
             default_steps=DEFAULT_STEPS,
             default_guidance_scale=self.default_guidance_scale,
             device=self._device,
@@ -439,14 +473,9 @@ class FaceIdBackend(ABC):
         """Whether the latents are numbers."""
         return bool(torch.isfinite(self._own(state).latents).all())
 
-    @property
-    def _pixels_per_latent(self) -> int:
-        return int(2 ** (len(self._vae.config.block_out_channels) - 1))
-
     def _noise(self, seed: int) -> Tensor:
         """(4, h, w) float32, drawn on the CPU so that it is the same on every device."""
-        side = self._unet.config.sample_size
-        shape = (1, self._unet.config.in_channels, side, side)
+        shape = (1, self._unet.config.in_channels, self._latent_side, self._latent_side)
         generator = torch.Generator("cpu").manual_seed(seed)
         return torch.randn(shape, generator=generator)[0].to(self._device)
 
@@ -507,7 +536,6 @@ def make_parts(
     unet: UNet2DConditionModel,
     vae: AutoencoderKL,
     adapter: AdapterWeights,
-    eye: ClipEye | None,
     *,
     sampler: str,
     scheduler_config: Mapping[str, Any],
@@ -536,7 +564,7 @@ def make_parts(
         vae=vae,
         text=text,
         person=person,
-        projection=IdentityProjection(projection, adapter, eye),
+        projection=IdentityProjection(projection, adapter),
         sampler=sampler,
         scheduler_config=scheduler_config,
         revision=revision,
@@ -559,7 +587,7 @@ def _open_vae(folder: Path, dtype: torch.dtype, device: str, command: str) -> An
     return vae
 
 
-def _open_eye(folder: Path, dtype: torch.dtype, device: str) -> ClipEye:
+def _open_image_encoder(folder: Path, dtype: torch.dtype, device: str) -> Any:
     command = (
         "hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K config.json model.safetensors "
         f"--local-dir '{folder}'"
@@ -569,7 +597,7 @@ def _open_eye(folder: Path, dtype: torch.dtype, device: str) -> ClipEye:
             f"FaceID-Plus looks at faces through CLIP, and {folder} is not there. "
             f"Get it with: {command}"
         )
-    return ClipEye(open_part(CLIPVisionModelWithProjection, folder, dtype, device, command))
+    return open_part(CLIPVisionModelWithProjection, folder, dtype, device, command)
 
 
 def _open_scheduler(folder: Path) -> tuple[str, dict[str, Any]]:

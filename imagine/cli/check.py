@@ -12,6 +12,7 @@ from imagine.cli.console import (
     EncoderOption,
     FaceOption,
     JsonOption,
+    LicenceOption,
     as_dict,
     chosen_faces,
     print_json,
@@ -26,6 +27,7 @@ def check(
     face: FaceOption = None,
     detector: DetectorOption = "dlib",
     encoder: EncoderOption = "dlib",
+    licence: LicenceOption = "permissive",
     json: JsonOption = False,
 ) -> None:
     """Say of each photo whether it can be used and how to take a better one.
@@ -35,7 +37,7 @@ def check(
     from imagine.api import Imagine
     from imagine.core import PhotoVerdict
 
-    im = Imagine(detector=detector, encoder=encoder)
+    im = Imagine(detector=detector, encoder=encoder, licence=licence)
     with waiting("Reading the photos"):
         reports = im.check(photo, chosen_faces(face, photo))
     if json:

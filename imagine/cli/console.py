@@ -42,6 +42,12 @@ WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", help="Folder of the model's weights, if not the shipped one."),
 ]
+LicenceOption = Annotated[
+    str,
+    typer.Option(
+        "--licence", help="permissive: only weights for commercial use; research: any weights."
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

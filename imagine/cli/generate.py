@@ -16,6 +16,7 @@ from imagine.cli.console import (
     FaceOption,
     ForceOption,
     JsonOption,
+    LicenceOption,
     PhotoOption,
     WeightsOption,
     advise,
@@ -60,6 +61,7 @@ def generate(
     encoder: EncoderOption = "dlib",
     device: DeviceOption = "cpu",
     weights: WeightsOption = None,
+    licence: LicenceOption = "permissive",
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -71,7 +73,7 @@ def generate(
     from imagine.safety import allow_prompt
 
     photos = list(photo or ())
-    im = Imagine(backend, detector, encoder, device, weights=weights)
+    im = Imagine(backend, detector, encoder, device, weights=weights, licence=licence)
     allow_prompt(prompt, im.settings)  # refuse before photos are read
     if not 1 <= n <= im.settings.max_images:
         raise InvalidInput(f"-n is {n}; it must be a whole number, 1 to {im.settings.max_images}.")

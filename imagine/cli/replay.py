@@ -14,6 +14,7 @@ from imagine.cli.console import (
     FaceOption,
     ForceOption,
     JsonOption,
+    LicenceOption,
     PhotoOption,
     WeightsOption,
     chosen_faces,
@@ -36,6 +37,7 @@ def replay(
     encoder: EncoderOption = "dlib",
     device: DeviceOption = "cpu",
     weights: WeightsOption = None,
+    licence: LicenceOption = "permissive",
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -46,7 +48,7 @@ def replay(
     recipe = read_recipe(picture)
     photos = list(photo or ())
     refuse_unwritable(output, force)
-    im = Imagine(recipe.backend, detector, encoder, device, weights=weights)
+    im = Imagine(recipe.backend, detector, encoder, device, weights=weights, licence=licence)
     with waiting("Reading the photos"):
         handle = im.identity(photos, chosen_faces(face, photos))
     with handle as me, progress_bar("Drawing", quiet=json) as on_progress:
