@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import isfinite
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import Protocol
 
 from imagine.backends import BACKENDS, Backend, BackendInfo
+from imagine.backends.base import FaceConditioned
 from imagine.backends.licences import LicenceMode, check_licences, check_mode
 from imagine.core import Identity, ImageArray, LikenessVerdict, PhotoReport, Recipe
 from imagine.engine import Engine, Limits
@@ -33,7 +35,7 @@ from imagine.identity import (
     check_photos,
     wipe,
 )
-from imagine.identity.insightface_faces import find_pack
+from imagine.identity.insightface_faces import embed_crops, find_pack
 from imagine.pipeline import Picture, Progress, Tools, Wish, make_pictures
 from imagine.provenance import MarkedImage, read_recipe
 from imagine.safety import allow_prompt
@@ -104,6 +106,7 @@ class GenerationResult:
 
     Attributes:
         images: the pictures, in the order of their seeds' derivation.
+        withheld: why pictures are missing that were drawn and may not leave, in words.
         seed: the seed of the call, also when it was drawn for you.
         backend: facts about the model that made them.
     """
@@ -111,6 +114,7 @@ class GenerationResult:
     images: tuple[GeneratedImage, ...]
     seed: int
     backend: BackendInfo
+    withheld: tuple[str, ...] = ()
 
 
 class IdentityHandle:
@@ -274,6 +278,8 @@ class Imagine:
         Raises:
             InvalidInput: an argument out of its range; the message says which.
             PromptBlocked: policy does not allow the prompt.
+            PictureWithheld: not one picture passed the output checks.
+            CheckMissing: an output check cannot run here; says how to install it.
             Cancelled: `cancel` said so; nothing is kept.
             MissingWeights, CorruptWeights: the model cannot be opened.
         """
@@ -298,9 +304,10 @@ class Imagine:
             likeness=float(likeness),
             best_of=best_of,
         )
-        pictures = self._draw(wish, person, on_progress, cancel)
+        withheld: list[str] = []
+        pictures = self._draw(wish, person, on_progress, cancel, withheld)
         images = tuple(_generated(picture) for picture in pictures)
-        return GenerationResult(images=images, seed=wish.seed, backend=info)
+        return GenerationResult(images, wish.seed, info, tuple(withheld))
 
     async def agenerate(
         self,
@@ -392,13 +399,23 @@ class Imagine:
             )
 
     def _draw(
-        self, wish: Wish, person: Identity, on_progress: OnProgress, cancel: Cancel
+        self,
+        wish: Wish,
+        person: Identity,
+        on_progress: OnProgress,
+        cancel: Cancel,
+        withheld: list[str] | None = None,
     ) -> list[Picture]:
         detector, encoder = self._loaded_faces()
         tools = Tools(self._engine(), detector, encoder, self.settings)
         report = on_progress or (lambda progress: None)
         return make_pictures(
-            wish, person, tools, lambda p: _ignore(report(p)), _cancel_question(cancel)
+            wish,
+            person,
+            tools,
+            lambda p: _ignore(report(p)),
+            _cancel_question(cancel),
+            lambda checked: (withheld if withheld is not None else []).append(checked.words),
         )
 
     def _engine(self) -> Engine:
@@ -418,9 +435,23 @@ class Imagine:
             if self._backend is None:
                 _check_device(self._device)
                 self._check_licences()
-                chosen = BACKENDS.get(self._names[0])
-                self._backend = chosen.load(self._weights, self._device)
+                self._backend = self._opened_backend()
             return self._backend
+
+    def _opened_backend(self) -> Backend:
+        chosen = BACKENDS.get(self._names[0])
+        if not issubclass(chosen, FaceConditioned):
+            return chosen.load(self._weights, self._device)
+        if self._names[2] == chosen.conditioned_by:
+            raise InvalidInput(
+                f"The backend {self._names[0]!r} draws from the recogniser {self._names[2]!r}, "
+                "which therefore cannot judge the likeness. Choose another encoder, such as dlib."
+            )
+        recogniser = FACE_ENCODERS.get(chosen.conditioned_by).load(self.settings)
+        backend: Backend = chosen.load(
+            self._weights, self._device, embed_crops=partial(embed_crops, encoder=recogniser)
+        )
+        return backend
 
     def _loaded_faces(self) -> tuple[FaceDetector, FaceEncoder]:
         with self._loading:

@@ -16,6 +16,7 @@ ImagineError
 ├── ConsentMissing          the person has not agreed to this, or not any more
 ├── KeyRefused              an API key is unknown, revoked, expired or may not do this
 ├── PromptBlocked           the wish is not one we fulfil
+├── PictureWithheld         what was drawn may not leave; says which check holds it
 ├── EnrolmentRefused        these photos may not become an identity
 ├── PolicyTampered          the safety policy or its models are not the approved ones
 ├── Cancelled               the caller asked us to stop
@@ -165,6 +166,12 @@ class PromptBlocked(ImagineError):
         self.rule = rule
         self.policy_hash = policy_hash
         self.incident = incident
+
+
+class PictureWithheld(ImagineError):
+    """What was drawn did not pass the output checks; none of it leaves."""
+
+    exit_code = 4
 
 
 class EnrolmentRefused(ImagineError):

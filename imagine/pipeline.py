@@ -14,11 +14,11 @@ from typing import Protocol, runtime_checkable
 from imagine.backends.base import Backend
 from imagine.core import Identity, ImageArray, LikenessVerdict, Recipe, Request
 from imagine.engine import Engine, Phase, Priority, watch
-from imagine.errors import Cancelled
+from imagine.errors import Cancelled, PictureWithheld
 from imagine.identity import FaceDetector, FaceEncoder, PhotoSource, build_identity
 from imagine.identity.likeness import COPY, judge_likeness
 from imagine.provenance import MarkedImage, mark_image
-from imagine.safety import allow_prompt
+from imagine.safety import CheckReport, Outcome, OutputChecks, allow_prompt, usual_checks
 from imagine.settings import VERSION, Settings
 
 
@@ -53,6 +53,7 @@ class Tools:
         engine: the image model inside its batching loop, shared with whoever else is asking.
         tenant: on whose account.
         priority: how urgent.
+        checks: what looks at a picture before it leaves; None takes all of them.
     """
 
     engine: Engine
@@ -61,6 +62,12 @@ class Tools:
     settings: Settings
     tenant: str = "local"
     priority: Priority = Priority.INTERACTIVE
+    checks: OutputChecks | None = None
+
+    @property
+    def output_checks(self) -> OutputChecks:
+        """Every check, unless others were handed in."""
+        return self.checks or usual_checks(self.detector, self.encoder)
 
     @property
     def backend(self) -> Backend:
@@ -83,6 +90,23 @@ class Progress:
     num_steps: int
     elapsed_seconds: float
     eta_seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A drawn picture that nobody outside has seen.
+
+    Attributes:
+        image: (h, w, 3) uint8 RGB.
+        request: what drew it.
+        verdict: how much it looks like the person.
+        prompt_fit: how well it shows the prompt, 0 to 1; None when the backend cannot say.
+    """
+
+    image: ImageArray = field(repr=False)
+    request: Request
+    verdict: LikenessVerdict
+    prompt_fit: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +138,7 @@ class PromptJudge(Protocol):
 
 ReportProgress = Callable[[Progress], None]
 IsCancelled = Callable[[], bool]
+ReportWithheld = Callable[[CheckReport], None]
 
 
 def photos_to_pictures(
@@ -135,11 +160,16 @@ def make_pictures(
     tools: Tools,
     report: ReportProgress = lambda progress: None,
     is_cancelled: IsCancelled = lambda: False,
+    withheld: ReportWithheld = lambda report: None,
 ) -> list[Picture]:
     """A person and a wish in, marked pictures out, one per wished picture and in order.
 
+    A picture that may not leave is left out and told to `withheld`.
+
     Raises:
         PromptBlocked: policy does not allow the prompt; nothing was drawn.
+        PictureWithheld: not one picture may leave.
+        CheckMissing: an output check cannot run, so nothing may leave.
         Cancelled: `is_cancelled` became true; nothing was kept.
     """
     prompt = allow_prompt(wish.prompt, tools.settings)
@@ -147,11 +177,20 @@ def make_pictures(
     images = draw(requests, tools, report, is_cancelled)
     verdicts = [judge_likeness(i, identity, tools.detector, tools.encoder) for i in images]
     fits = [fit_to_prompt(tools.backend, image, prompt) for image in images]
-    pictures = [
-        _mark(*candidate, identity=identity, tools=tools)
-        for candidate in zip(images, requests, verdicts, fits, strict=True)
-    ]
-    return [best_candidate(pictures[first :: wish.count]) for first in range(wish.count)]
+    candidates = [Candidate(*c) for c in zip(images, requests, verdicts, fits, strict=True)]
+    kept: list[Picture] = []
+    refused: list[CheckReport] = []
+    for first in range(wish.count):
+        best = keep_best(candidates[first :: wish.count], identity, tools)
+        if isinstance(best, Picture):
+            kept.append(best)
+        else:
+            refused.append(best)
+    if not kept:
+        raise PictureWithheld(f"Nothing was handed out: {refused[0].words} Ask for another seed.")
+    for checked in refused:
+        withheld(checked)
+    return kept
 
 
 def candidate_requests(wish: Wish, prompt: str, identity: Identity) -> list[Request]:
@@ -210,38 +249,59 @@ def fit_to_prompt(backend: Backend, image: ImageArray, prompt: str) -> float | N
     return backend.prompt_fit(image, prompt) if isinstance(backend, PromptJudge) else None
 
 
-def best_candidate(candidates: Sequence[Picture]) -> Picture:
-    """Keep the candidate with the most likeness and prompt fit, and say why.
+def keep_best(
+    candidates: Sequence[Candidate], identity: Identity, tools: Tools
+) -> Picture | CheckReport:
+    """The best candidate that may leave, marked, or why the best of them may not.
 
-    Copies of a selfie lose to everything else. Prompt fit counts only when every candidate has
-    one, then as much as likeness.
+    Best is most likeness and prompt fit; copies of a selfie lose to everything else. Prompt fit
+    counts only when every candidate has one, then as much as likeness.
     """
-    kept = max(candidates, key=_merit(candidates))
-    return Picture(kept.marked, kept.recipe, kept.verdict, kept.prompt_fit, _why(kept, candidates))
+    ranked = sorted(candidates, key=_merit(candidates), reverse=True)
+    reports = []
+    for candidate in ranked:
+        report = tools.output_checks.check(candidate.image, identity.embedding)
+        if may_leave(report):
+            return _mark(candidate, _why(candidate, candidates), identity, tools)
+        reports.append(report)
+    return reports[0]
 
 
-def _merit(candidates: Sequence[Picture]) -> Callable[[Picture], tuple[bool, float]]:
-    all_fit = all(picture.prompt_fit is not None for picture in candidates)
+def may_leave(report: CheckReport) -> bool:
+    """Whether a picture leaves without a reviewer.
 
-    def merit(picture: Picture) -> tuple[bool, float]:
-        copied = (picture.verdict.copy_score or 0.0) >= COPY
-        fit = picture.prompt_fit if all_fit and picture.prompt_fit is not None else 0.0
-        return not copied, picture.verdict.score + fit
+    A face far from the person's holds nothing back: whoever asked sees that at once, and the
+    likeness verdict under the picture says so.
+    """
+    return all(
+        verdict.outcome is Outcome.PASS
+        or (verdict.outcome is Outcome.REVIEW and verdict.check == "person_match")
+        for verdict in report.verdicts
+    )
+
+
+def _merit(candidates: Sequence[Candidate]) -> Callable[[Candidate], tuple[bool, float]]:
+    all_fit = all(candidate.prompt_fit is not None for candidate in candidates)
+
+    def merit(candidate: Candidate) -> tuple[bool, float]:
+        copied = (candidate.verdict.copy_score or 0.0) >= COPY
+        fit = candidate.prompt_fit if all_fit and candidate.prompt_fit is not None else 0.0
+        return not copied, candidate.verdict.score + fit
 
     return merit
 
 
-def _why(kept: Picture, candidates: Sequence[Picture]) -> str:
+def _why(kept: Candidate, candidates: Sequence[Candidate]) -> str:
     if len(candidates) == 1:
         return "The only candidate drawn."
-    others = [picture for picture in candidates if picture is not kept]
-    likeness = f"likeness {kept.verdict.score:.2f} ({_span(p.verdict.score for p in others)})"
+    others = [candidate for candidate in candidates if candidate is not kept]
+    likeness = f"likeness {kept.verdict.score:.2f} ({_span(c.verdict.score for c in others)})"
     chosen = f"Best of {len(candidates)}: {likeness}"
-    fits = [p.prompt_fit for p in candidates if p.prompt_fit is not None]
+    fits = [c.prompt_fit for c in candidates if c.prompt_fit is not None]
     if kept.prompt_fit is None or len(fits) < len(candidates):
         return f"{chosen}; ranked by likeness alone, since this backend cannot judge prompt fit."
     return (
-        f"{chosen}, prompt fit {kept.prompt_fit:.2f} ({_span(p.prompt_fit or 0 for p in others)})."
+        f"{chosen}, prompt fit {kept.prompt_fit:.2f} ({_span(c.prompt_fit or 0 for c in others)})."
     )
 
 
@@ -250,15 +310,8 @@ def _span(values: Iterator[float]) -> str:
     return f"others {low:.2f}" if low == high else f"others {low:.2f} to {high:.2f}"
 
 
-def _mark(
-    image: ImageArray,
-    request: Request,
-    verdict: LikenessVerdict,
-    prompt_fit: float | None,
-    *,
-    identity: Identity,
-    tools: Tools,
-) -> Picture:
+def _mark(candidate: Candidate, why: str, identity: Identity, tools: Tools) -> Picture:
+    request = candidate.request
     recipe = Recipe(
         prompt=request.prompt,
         seed=request.seed,
@@ -270,7 +323,8 @@ def _mark(
         identity_fingerprint=identity.fingerprint,
         version=VERSION,
     )
-    return Picture(mark_image(image, recipe), recipe, verdict, prompt_fit, "")
+    marked = mark_image(candidate.image, recipe)
+    return Picture(marked, recipe, candidate.verdict, candidate.prompt_fit, why)
 
 
 def _progress(step: int, num_steps: int, elapsed_seconds: float) -> Progress:

@@ -16,6 +16,7 @@ from imagine import (
     Identity,
     Imagine,
     InvalidInput,
+    LicenceRefused,
     Progress,
     PromptBlocked,
     Settings,
@@ -23,8 +24,11 @@ from imagine import (
     read_recipe,
 )
 from imagine.api import IdentityHandle
+from imagine.core import CROP_SIZE, Face, FloatArray, ImageArray
 from imagine.identity import FACE_DETECTORS, FACE_ENCODERS
-from tests.doubles import double_identity
+from imagine.identity.align import TEMPLATE
+from imagine.identity.insightface_faces import embed_crops
+from tests.doubles import DoubleEncoder, double_crops, double_identity
 
 PROMPT = "in a forest"
 
@@ -271,3 +275,30 @@ def test_settings_limit_the_number_of_pictures(me: Identity, im: Imagine) -> Non
     im.settings = replace(Settings(), max_images=2)
     with pytest.raises(InvalidInput, match="1 to 2"):
         im.generate(PROMPT, identity=me, n=3)
+
+
+def test_a_recogniser_that_draws_may_not_judge() -> None:
+    im = Imagine("sdxl_faceid", encoder="insightface", licence="research")
+    with pytest.raises(InvalidInput, match="cannot judge the likeness"):
+        im._opened_backend()
+
+
+def test_weights_that_may_not_be_sold_are_refused_before_anything_is_opened() -> None:
+    with pytest.raises(LicenceRefused, match="IP-Adapter FaceID"):
+        _ = Imagine("sdxl_faceid").info
+    with pytest.raises(UnknownName, match="permissive, research"):
+        Imagine(licence="whatever")
+
+
+def test_crops_are_described_where_their_landmarks_are_known_to_be() -> None:
+    seen: list[Face] = []
+
+    class Watching(DoubleEncoder):
+        def embed(self, image: ImageArray, face: Face) -> FloatArray:
+            seen.append(face)
+            return super().embed(image, face)
+
+    vectors = embed_crops(double_crops(photos=3), Watching())
+    assert len(vectors) == 3
+    left, right, nose = seen[0].landmarks[:3] / CROP_SIZE
+    np.testing.assert_allclose([left, right, nose], TEMPLATE, atol=0.04)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,18 +9,21 @@ import pytest
 
 from imagine.backends import RowState
 from imagine.backends.fake import FakeBackend
-from imagine.core import ImageArray, LikenessVerdict
+from imagine.core import Face, ImageArray, LikenessVerdict
 from imagine.engine import Engine, Limits
-from imagine.errors import Cancelled, PromptBlocked
+from imagine.errors import Cancelled, CheckMissing, PictureWithheld, PromptBlocked
 from imagine.pipeline import (
+    Candidate,
     Picture,
     Progress,
     Tools,
     Wish,
-    best_candidate,
+    candidate_requests,
+    keep_best,
     make_pictures,
 )
 from imagine.provenance import mark_image
+from imagine.safety import CheckReport, CheckSettings, Outcome, OutputChecks, OutputTools, SeenFace
 from imagine.settings import Settings
 from tests.doubles import DoubleDetector, DoubleEncoder, double_identity
 
@@ -52,10 +56,16 @@ def tools(backend: FakeBackend | None = None, rows_at_once: int = 1) -> Tools:
     return Tools(engine, DoubleDetector(), DoubleEncoder(), Settings())
 
 
-def candidate(score: float, fit: float | None = None, copy: float | None = None) -> Picture:
-    (picture,) = make_pictures(replace(WISH, count=1), ME, tools())
-    verdict = LikenessVerdict(True, 0.1, score, copy, "")
-    return Picture(picture.marked, picture.recipe, verdict, fit, "")
+def candidate(score: float, fit: float | None = None, copy: float | None = None) -> Candidate:
+    (request,) = candidate_requests(replace(WISH, count=1), WISH.prompt, ME)
+    image = FakeBackend().decode(FakeBackend().prepare(request))
+    return Candidate(image, request, LikenessVerdict(True, 0.1, score, copy, ""), fit)
+
+
+def best(*candidates: Candidate) -> Picture:
+    kept = keep_best(candidates, ME, tools())
+    assert isinstance(kept, Picture)
+    return kept
 
 
 def test_every_picture_is_judged_and_marked_with_its_own_recipe() -> None:
@@ -117,21 +127,66 @@ def test_a_backend_that_judges_prompts_is_heard() -> None:
 
 
 def test_likeness_decides_when_prompt_fit_is_not_known_for_all() -> None:
-    best = best_candidate([candidate(0.4, fit=1.0), candidate(0.6, fit=None)])
-    assert best.verdict.score == 0.6
+    assert best(candidate(0.4, fit=1.0), candidate(0.6, fit=None)).verdict.score == 0.6
 
 
 def test_prompt_fit_counts_as_much_as_likeness() -> None:
-    best = best_candidate([candidate(0.7, fit=0.1), candidate(0.6, fit=0.9)])
-    assert best.why == "Best of 2: likeness 0.60 (others 0.70), prompt fit 0.90 (others 0.10)."
+    kept = best(candidate(0.7, fit=0.1), candidate(0.6, fit=0.9))
+    assert kept.why == "Best of 2: likeness 0.60 (others 0.70), prompt fit 0.90 (others 0.10)."
 
 
 def test_a_copy_of_a_selfie_loses_to_an_honest_likeness() -> None:
-    best = best_candidate([candidate(0.9, copy=0.95), candidate(0.5, copy=0.1)])
-    assert best.verdict.score == 0.5
+    assert best(candidate(0.9, copy=0.95), candidate(0.5, copy=0.1)).verdict.score == 0.5
 
 
 def test_marked_pictures_are_the_pictures_drawn() -> None:
     (picture,) = make_pictures(replace(WISH, count=1), ME, tools())
     again = mark_image(picture.marked.pixels, picture.recipe)
     assert again.to_bytes() == picture.marked.to_bytes()
+
+
+def checks(**answers: object) -> OutputChecks:
+    """Every check, with figures that the test chooses."""
+    given = {
+        "score_nudity": lambda image: 0.0,
+        "see_faces": lambda image: [],
+        "distance": DoubleEncoder().distance,
+        "same_person_distance": 0.5,
+        "estimate_ages": lambda image, faces: [30.0] * len(faces),
+        "listed_distance": lambda embedding: math.inf,
+    }
+    tools = OutputTools(**{**given, **answers})  # type: ignore[arg-type]
+    return OutputChecks(tools, CheckSettings(), lambda kind, facts: None)
+
+
+def test_what_a_check_blocks_does_not_leave() -> None:
+    nude = replace(tools(), checks=checks(score_nudity=lambda image: 0.9))
+    with pytest.raises(PictureWithheld, match="nudity"):
+        make_pictures(WISH, ME, nude)
+
+
+def test_one_picture_that_may_not_leave_does_not_take_the_others_with_it() -> None:
+    scores = iter([0.9, 0.0])
+    told: list[CheckReport] = []
+    careful = replace(tools(), checks=checks(score_nudity=lambda image: next(scores)))
+    (kept,) = make_pictures(WISH, ME, careful, withheld=told.append)
+    assert kept.recipe.seed == 8
+    assert [report.outcome for report in told] == [Outcome.BLOCK]
+
+
+def test_the_next_best_candidate_leaves_when_the_best_may_not() -> None:
+    scores = iter([0.9, 0.0])
+    careful = replace(tools(), checks=checks(score_nudity=lambda image: next(scores)))
+    kept = keep_best([candidate(0.5), candidate(0.9)], ME, careful)
+    assert isinstance(kept, Picture) and kept.verdict.score == 0.5
+
+
+def test_a_face_unlike_the_person_leaves_with_its_verdict() -> None:
+    stranger = SeenFace(Face((0, 0, 9, 9), np.zeros((5, 2), np.float32), 1.0), ME.embedding + 0.2)
+    seen = checks(see_faces=lambda image: [stranger])
+    assert make_pictures(WISH, ME, replace(tools(), checks=seen))
+
+
+def test_a_check_that_cannot_run_lets_nothing_out() -> None:
+    with pytest.raises(CheckMissing, match="estimate_ages"):
+        make_pictures(WISH, ME, replace(tools(), checks=checks(estimate_ages=None)))

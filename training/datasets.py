@@ -155,7 +155,7 @@ class PairedPhotos:
         targets: list[int] = []
         references: list[int] = []
         owners = np.full((batch_size, 3), -1, np.int64)
-        # One count for the whole batch: padding rows to three photos cost 40 % of the identity work.
+        # One count for the whole batch: padding to three photos cost 40 % of the identity work.
         references_per_row = int(self._random.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))
         while len(targets) < batch_size:
             row = len(targets)

@@ -103,8 +103,8 @@ def _pipeline(shape: Shape) -> Any:
     )
     return StableDiffusionXLPipeline(
         vae=vae.eval(),
-        text_encoder=CLIPTextModel(_text(shape.text_widths[0], shape)).eval(),
-        text_encoder_2=CLIPTextModelWithProjection(_text(pooled, shape)).eval(),
+        text_encoder=CLIPTextModel(_text(shape.text_widths[0], shape)).eval(),  # type: ignore[no-untyped-call]
+        text_encoder_2=CLIPTextModelWithProjection(_text(pooled, shape)).eval(),  # type: ignore[no-untyped-call]
         tokenizer=_tokenizer(),
         tokenizer_2=_tokenizer(),
         unet=unet.eval(),

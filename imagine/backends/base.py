@@ -6,12 +6,13 @@ stand at different steps and belong to different people), and turns a finished s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from imagine.core import ImageArray, Request
+from imagine.core import FloatArray, ImageArray, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,27 @@ class PersonEncoder(Protocol):
 
     def prepare(self, request: Request, person: object | None = None) -> RowState:
         """As `Backend.prepare`, with the person already encoded."""
+
+
+class FaceConditioned(ABC):
+    """A backend that draws from a face recogniser's embedding, which is handed to it.
+
+    Attributes:
+        conditioned_by: name of that recogniser in `FACE_ENCODERS`; it may not judge likeness.
+    """
+
+    conditioned_by: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def load(
+        cls,
+        source: Path | None = None,
+        device: str = "cpu",
+        *,
+        embed_crops: Callable[[ImageArray], FloatArray] | None = None,
+    ) -> Any:
+        """As `Backend.load`; `embed_crops` maps (photos, s, s, 3) uint8 to (photos, d)."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ attention layers as an argument; nothing of anybody stays on a module.
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, count
@@ -22,7 +22,7 @@ from diffusers.configuration_utils import ConfigMixin
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from imagine.backends.base import BackendInfo, RowState
+from imagine.backends.base import BackendInfo, FaceConditioned, RowState
 from imagine.backends.cache import ByteLRU
 from imagine.backends.faceid_attention import (
     KeyValueMatrices,
@@ -164,7 +164,7 @@ class FaceIdParts:
     revision: str
 
 
-class FaceIdBackend(ABC):
+class FaceIdBackend(FaceConditioned):
     """A UNet of Stable Diffusion with IP-Adapter FaceID behind the backend contract.
 
     The folder holds the base model in the diffusers layout, and beside it
@@ -174,6 +174,7 @@ class FaceIdBackend(ABC):
     A few-step LoRA wants its own scheduler/ in place of the base's.
     """
 
+    conditioned_by = RECOGNISER
     name: ClassVar[str]
     title: ClassVar[str]
     folder_name: ClassVar[str]
@@ -352,7 +353,7 @@ class FaceIdBackend(ABC):
             default_steps=DEFAULT_STEPS,
             default_guidance_scale=self.default_guidance_scale,
             device=self._device,
-            conditioned_by=RECOGNISER,
+            conditioned_by=self.conditioned_by,
         )
 
     @torch.inference_mode()

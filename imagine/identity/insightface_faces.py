@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from imagine.core import Face, FloatArray, ImageArray
+from imagine.core import CROP_SIZE, Face, FloatArray, ImageArray
 from imagine.errors import CorruptWeights, MissingExtra, MissingWeights
-from imagine.identity.align import similarity_transform, warp
+from imagine.identity.align import TEMPLATE, similarity_transform, warp
+from imagine.identity.base import FaceEncoder
 from imagine.settings import Settings
 
 DEFAULT_PACK = "buffalo_l"
@@ -77,6 +78,25 @@ class InsightFaceDetector:
             )
         faces = [_face(box, points) for box, points in zip(boxes, landmarks, strict=True)]
         return sorted(faces, key=lambda face: face.box[0] + face.box[2])
+
+
+def embed_crops(crops: ImageArray, encoder: FaceEncoder) -> FloatArray:
+    """Describe aligned crops, which need no detection: their landmarks are known.
+
+    Args:
+        crops: (photos, CROP_SIZE, CROP_SIZE, 3) uint8, aligned by `identity.align`.
+        encoder: whose vectors are wanted.
+
+    Returns:
+        (photos, d) float32.
+    """
+    to_crop = similarity_transform(ARCFACE_TEMPLATE[:3] / ARCFACE_SIDE, TEMPLATE)
+    points = ARCFACE_TEMPLATE / ARCFACE_SIDE @ to_crop[:, :2].T + to_crop[:, 2]
+    landmarks = (points * CROP_SIZE).astype(np.float32)
+    left, top = (float(edge) for edge in landmarks.min(axis=0))
+    right, bottom = (float(edge) for edge in landmarks.max(axis=0))
+    face = Face((left, top, right, bottom), landmarks, 1.0)
+    return np.stack([encoder.embed(crop, face) for crop in crops])
 
 
 class InsightFaceEncoder:

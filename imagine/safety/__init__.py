@@ -13,6 +13,7 @@ from imagine.safety.output_checks import (
     SeenFace,
     Thresholds,
     Verdict,
+    usual_checks,
 )
 from imagine.safety.prompt_policy import (
     TEXT_JUDGES,
@@ -38,4 +39,5 @@ __all__ = [
     "Verdict",
     "allow_prompt",
     "judge_text",
+    "usual_checks",
 ]

