@@ -20,7 +20,7 @@ from typing import Protocol
 
 from imagine.backends import BACKENDS, Backend, BackendInfo
 from imagine.backends.base import FaceConditioned
-from imagine.backends.licences import LicenceMode, check_licences, check_mode
+from imagine.backends.licences import LicenceMode, LicenceStamp, check_licences, check_mode
 from imagine.core import Identity, ImageArray, LikenessVerdict, PhotoReport, Recipe
 from imagine.engine import Engine, Limits
 from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS
@@ -407,7 +407,13 @@ class Imagine:
         withheld: list[str] | None = None,
     ) -> list[Picture]:
         detector, encoder = self._loaded_faces()
-        tools = Tools(self._engine(), detector, encoder, self.settings)
+        tools = Tools(
+            self._engine(),
+            detector,
+            encoder,
+            self.settings,
+            licence=self._check_licences().in_words(),
+        )
         report = on_progress or (lambda progress: None)
         return make_pictures(
             wish,
@@ -462,13 +468,13 @@ class Imagine:
                 self._faces = (detector, encoder)
             return self._faces
 
-    def _check_licences(self) -> None:
+    def _check_licences(self) -> LicenceStamp:
         """Refuse weights of the backend or of the face packs before any of them is opened."""
         backend, *face_names = self._names
         packs = ["dlib"] if "dlib" in face_names else []
         if "insightface" in face_names:
             packs.append(find_pack(self.settings).name)
-        check_licences(backend, self._licence, weights=self._weights, face_packs=packs)
+        return check_licences(backend, self._licence, weights=self._weights, face_packs=packs)
 
     def _checked_identity(self, identity: Identity | IdentityHandle) -> Identity:
         person = identity.identity if isinstance(identity, IdentityHandle) else identity

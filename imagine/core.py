@@ -136,7 +136,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that is needed to make the same picture again, given the same selfies."""
+    """All that is needed to make the same picture again, given the same selfies.
+
+    `licence` says in words what the weights behind the picture may be used for.
+    """
 
     prompt: str
     seed: int
@@ -147,6 +150,7 @@ class Recipe:
     model_revision: str
     identity_fingerprint: str
     version: str
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True)

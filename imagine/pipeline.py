@@ -54,6 +54,8 @@ class Tools:
         tenant: on whose account.
         priority: how urgent.
         checks: what looks at a picture before it leaves; None takes all of them.
+        licence: what the weights may be used for, in words, for the recipe.
+        mark: gives a finished picture its marks; the usual one writes recipe and origin.
     """
 
     engine: Engine
@@ -63,6 +65,8 @@ class Tools:
     tenant: str = "local"
     priority: Priority = Priority.INTERACTIVE
     checks: OutputChecks | None = None
+    licence: str = ""
+    mark: Callable[[ImageArray, Recipe], MarkedImage] = mark_image
 
     @property
     def output_checks(self) -> OutputChecks:
@@ -322,8 +326,9 @@ def _mark(candidate: Candidate, why: str, identity: Identity, tools: Tools) -> P
         model_revision=tools.backend.info.model_revision,
         identity_fingerprint=identity.fingerprint,
         version=VERSION,
+        licence=tools.licence,
     )
-    marked = mark_image(candidate.image, recipe)
+    marked = tools.mark(candidate.image, recipe)
     return Picture(marked, recipe, candidate.verdict, candidate.prompt_fit, why)
 
 

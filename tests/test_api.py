@@ -52,6 +52,7 @@ def test_a_result_carries_all_that_was_used(im: Imagine, me: Identity) -> None:
     assert (image.num_inference_steps, image.model_revision) == (4, "fake-1")
     assert image.likeness.face_found and image.likeness.words.startswith("This")
     assert result.seed == 7 and result.backend.name == "fake"
+    assert image.recipe.licence == "permissive: all weights allow commercial use"
 
 
 def test_results_are_frozen(im: Imagine, me: Identity) -> None:

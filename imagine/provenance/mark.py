@@ -1,8 +1,9 @@
 """Pictures that say what they are; the only form in which picture bytes leave this package.
 
 Every file carries XMP with the IPTC digital source type "trained algorithmic media" and the
-recipe that makes the picture again; a PNG carries the recipe as readable text as well. Metadata
-is lost when somebody re-encodes the picture: this is a label, not a watermark.
+recipe that makes the picture again; a PNG carries the recipe as readable text as well. With a
+`Marker` the pixels carry a visible label and the invisible watermark, and the finished file is
+signed last. Without one there is only the metadata, which is lost with the next re-encoding.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from PIL import Image, PngImagePlugin
 
 from imagine.core import ImageArray, Recipe
 from imagine.errors import InvalidInput, OutputNotWritten
+from imagine.provenance.c2pa_manifest import ManifestFacts, SigningIdentity, sign_picture
+from imagine.provenance.marker import AuditReference, Marker
+from imagine.provenance.registry import perceptual_hash
 
 RECIPE_KEYWORD = "imagine-recipe"  # keyword of the PNG text chunk
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -34,7 +38,7 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
     xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
     xmlns:imagine="urn:imagine-yourself:recipe:1">
    <xmp:CreatorTool>Imagine yourself</xmp:CreatorTool>
-   <Iptc4xmpExt:DigitalSourceType>{source_type}</Iptc4xmpExt:DigitalSourceType>{recipe}
+   <Iptc4xmpExt:DigitalSourceType>{source_type}</Iptc4xmpExt:DigitalSourceType>{seal}{recipe}
   </rdf:Description>
  </rdf:RDF>
 </x:xmpmeta>
@@ -43,16 +47,26 @@ _XMP_RECIPE = re.compile(r"<imagine:recipe>(.*?)</imagine:recipe>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
+class Seal:
+    """Who signs the file and what the signed manifest will say."""
+
+    identity: SigningIdentity
+    facts: ManifestFacts
+
+
+@dataclass(frozen=True, slots=True)
 class MarkedImage:
     """A finished picture together with its mark. Made by `mark_image`.
 
     Attributes:
-        pixels: (height, width, 3) uint8 RGB.
+        pixels: (height, width, 3) uint8 RGB; watermarked and labelled when there is a seal.
         recipe: how to make it again; None for a sheet of several pictures.
+        seal: signs every file written; None without a marker.
     """
 
     pixels: ImageArray = field(repr=False)
     recipe: Recipe | None = field(repr=False)
+    seal: Seal | None = None
 
     def to_bytes(self, suffix: str = ".png") -> bytes:
         """The marked file as bytes.
@@ -62,18 +76,23 @@ class MarkedImage:
 
         Raises:
             InvalidInput: another suffix.
+            NotMarked: the file could not be signed.
         """
         buffer = io.BytesIO()
-        xmp = _xmp_packet(self.recipe)
+        xmp = _xmp_packet(self.recipe, self.seal)
         picture = Image.fromarray(self.pixels)
-        match _format_of(suffix):
+        kind = _format_of(suffix)
+        match kind:
             case "PNG":
                 picture.save(buffer, "PNG", pnginfo=_png_text(self.recipe, xmp))
             case "JPEG":
                 picture.save(buffer, "JPEG", quality=95, subsampling=0, xmp=xmp)
             case _:
                 picture.save(buffer, "WEBP", quality=95, method=4, xmp=xmp)
-        return buffer.getvalue()
+        if self.seal is None:
+            return buffer.getvalue()
+        # Last: any byte changed afterwards breaks the signature.
+        return sign_picture(buffer.getvalue(), kind, self.seal.identity, self.seal.facts)
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = True) -> Path:
         """Write the marked file whole or not at all, and return where it is.
@@ -82,6 +101,7 @@ class MarkedImage:
             InvalidInput: the file name ends in no format we write.
             OutputNotWritten: the folder is missing, the disk is full, writing is not allowed,
                 or a file is there and `overwrite` is false. No partial file is left.
+            NotMarked: the file could not be signed.
         """
         target = Path(path)
         data = self.to_bytes(target.suffix)
@@ -90,9 +110,42 @@ class MarkedImage:
         return target
 
 
-def mark_image(pixels: ImageArray, recipe: Recipe | None) -> MarkedImage:
-    """Tie a picture to its recipe; None marks a sheet made of generated pictures."""
-    return MarkedImage(pixels=pixels, recipe=recipe)
+def mark_image(
+    pixels: ImageArray,
+    recipe: Recipe | None,
+    marker: Marker | None = None,
+    audit: AuditReference | None = None,
+) -> MarkedImage:
+    """Give a picture its marks.
+
+    Args:
+        pixels: (height, width, 3) uint8 RGB.
+        recipe: how to make it again; None for a sheet of generated pictures.
+        marker: label, watermark and signature; None leaves it at metadata.
+        audit: the entry of the audit log the marks lead to; goes with `marker`.
+
+    Raises:
+        InvalidInput: a marker without an audit entry or the reverse; too small a picture.
+        WatermarkNotKept: the picture cannot hold the invisible watermark.
+    """
+    if marker is None and audit is None:
+        return MarkedImage(pixels=pixels, recipe=recipe)
+    if marker is None or audit is None:
+        raise InvalidInput(
+            "A marker needs the audit entry its marks lead to, and an audit entry a marker. "
+            "Give both or neither."
+        )
+    marked = marker.mark_pixels(pixels, audit.record)
+    facts = ManifestFacts(
+        source_type=_source_term(recipe),
+        record=audit.record,
+        model=recipe.model_revision if recipe else "",
+        model_sha256=audit.model_sha256,
+        policy_sha256=audit.policy_sha256,
+        perceptual_hash=perceptual_hash(marked).hex,
+        installation=marker.identity.name,
+    )
+    return MarkedImage(marked, recipe, Seal(marker.identity, facts))
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
@@ -151,12 +204,19 @@ def _format_of(suffix: str) -> str:
     return known
 
 
-def _xmp_packet(recipe: Recipe | None) -> bytes:
-    kind = "trainedAlgorithmicMedia" if recipe else "compositeWithTrainedAlgorithmicMedia"
-    element = ""
+def _source_term(recipe: Recipe | None) -> str:
+    return "trainedAlgorithmicMedia" if recipe else "compositeWithTrainedAlgorithmicMedia"
+
+
+def _xmp_packet(recipe: Recipe | None, sealed: Seal | None) -> bytes:
+    element, seal = "", ""
     if recipe is not None:
         element = f"\n   <imagine:recipe>{html.escape(_recipe_json(recipe))}</imagine:recipe>"
-    return _XMP.format(source_type=_SOURCE_TYPE + kind, recipe=element).encode("utf-8")
+    if sealed is not None:
+        name = html.escape(sealed.identity.name)
+        seal = f"\n   <imagine:installation>{name}</imagine:installation>"
+    source_type = _SOURCE_TYPE + _source_term(recipe)
+    return _XMP.format(source_type=source_type, seal=seal, recipe=element).encode("utf-8")
 
 
 def _png_text(recipe: Recipe | None, xmp: bytes) -> PngImagePlugin.PngInfo:
@@ -191,7 +251,8 @@ def _parse_recipe(text: str | None, name: str) -> Recipe:
         )
     try:
         facts = json.loads(text)
-        recipe = Recipe(**{item.name: facts[item.name] for item in fields(Recipe)})
+        known = {item.name for item in fields(Recipe)}
+        recipe = Recipe(**{name: value for name, value in facts.items() if name in known})
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInput(f"The recipe inside {name} is damaged and cannot be used.") from error
     if not _has_declared_types(recipe):

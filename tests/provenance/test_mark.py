@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from imagine.core import Recipe
-from imagine.errors import InvalidInput, OutputNotWritten
-from imagine.provenance import MarkedImage, mark_image, read_recipe
+from imagine.errors import InvalidInput, NotMarked, OutputNotWritten
+from imagine.provenance import AuditReference, MarkedImage, Marker, mark_image, read_recipe
+from imagine.provenance.c2pa_manifest import read_manifest
+from imagine.provenance.watermark_report import drawing
 
 RECIPE = Recipe(
     prompt='smiling <b>& "quoted"</b>, ö 🌄',
@@ -146,3 +148,49 @@ def test_a_damaged_recipe_is_refused(
 
 def test_neither_pixels_nor_prompt_show_in_a_repr(marked: MarkedImage) -> None:
     assert "smiling" not in repr(marked) and "array" not in repr(marked)
+
+
+SUFFIXES = [".png", ".jpg", ".webp"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_sealed_file_has_signature_watermark_xmp_and_recipe(
+    sealed: MarkedImage, marker: Marker, tmp_path: Path, suffix: str
+) -> None:
+    path = sealed.save(tmp_path / f"a{suffix}")
+    with Image.open(path) as picture:
+        xmp, pixels = picture.info["xmp"], np.asarray(picture.convert("RGB"))
+        kind = picture.format or ""
+    reading = read_manifest(path.read_bytes(), kind, marker.identity)
+    found = marker.watermark.read(pixels)
+    assert reading and reading.ours and reading.intact and reading.facts
+    assert (reading.facts.record, reading.facts.policy_sha256) == (42, "cd" * 32)
+    assert found and found.record == 42
+    assert b"digitalsourcetype/trainedAlgorithmicMedia<" in xmp
+    assert marker.identity.name.encode() in xmp
+    assert read_recipe(path).prompt == "on the moon"
+
+
+def test_a_sealed_sheet_is_signed_as_a_composite(marker: Marker) -> None:
+    sheet = mark_image(drawing(2, 128), None, marker, AuditReference(1, "", ""))
+    reading = read_manifest(sheet.to_bytes(".png"), "PNG", marker.identity)
+    assert reading and reading.facts
+    assert reading.facts.source_type == "compositeWithTrainedAlgorithmicMedia"
+
+
+def test_a_marker_without_an_audit_entry_is_refused_and_the_reverse(marker: Marker) -> None:
+    audit = AuditReference(1, "", "")
+    for given in ({"marker": marker}, {"audit": audit}):
+        with pytest.raises(InvalidInput, match="both or neither"):
+            mark_image(drawing(2, 128), RECIPE, **given)
+
+
+def test_a_picture_that_cannot_be_signed_is_not_written(
+    sealed: MarkedImage, tmp_path: Path
+) -> None:
+    assert sealed.seal is not None
+    identity = replace(sealed.seal.identity, sign=lambda message: b"")
+    broken = replace(sealed, seal=replace(sealed.seal, identity=identity))
+    with pytest.raises(NotMarked):
+        broken.save(tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,82 @@
+"""What this installation marks pictures with: watermark, signing identity, visible label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagine.core import ImageArray
+from imagine.errors import InvalidInput
+from imagine.provenance.badge import Badge
+from imagine.provenance.c2pa_manifest import SigningIdentity
+from imagine.provenance.payload import MAX_RECORD
+from imagine.provenance.signing import MarkingKeys, open_marking_keys
+from imagine.provenance.spread_spectrum import SpreadSpectrumWatermark
+from imagine.provenance.watermark import Watermark
+
+DEFAULT_BADGE = Badge()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReference:
+    """What ties a picture to the audit log; goes into the signed manifest.
+
+    Attributes:
+        record: number of the audit entry, 0 to 2**32 - 1; the watermark says it too.
+        model_sha256: of the model's weights, hex.
+        policy_sha256: of the policy in force, hex.
+    """
+
+    record: int
+    model_sha256: str
+    policy_sha256: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.record <= MAX_RECORD:
+            raise InvalidInput(
+                f"Audit record {self.record} does not fit a mark. Use 0 to {MAX_RECORD}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """The marks every picture gets before it leaves.
+
+    Attributes:
+        watermark: always on; there is no None.
+        identity: who signs the manifest.
+        badge: the visible label; None only where policy allows that.
+        learned: a second, learned watermark put in before the first; None without one.
+    """
+
+    watermark: Watermark
+    identity: SigningIdentity
+    badge: Badge | None = DEFAULT_BADGE
+    learned: Watermark | None = None
+
+    def mark_pixels(self, pixels: ImageArray, record: int) -> ImageArray:
+        """Label first, then the watermarks: nothing may be drawn over those.
+
+        Raises:
+            InvalidInput: the picture is too small.
+            WatermarkNotKept: the picture cannot hold the mark.
+        """
+        labelled = self.badge.draw(pixels) if self.badge else pixels
+        if self.learned:
+            labelled = self.learned.embed(labelled, record)
+        return self.watermark.embed(labelled, record)
+
+
+def open_marker(
+    folder: Path, *, badge: Badge | None = DEFAULT_BADGE, timestamp_url: str | None = None
+) -> tuple[Marker, MarkingKeys]:
+    """The marker of this installation; the first run makes keys and an authority in `folder`.
+
+    Returns:
+        The marker and its keys; show the operator `keys.note` when it is not empty.
+
+    Raises:
+        MarkingKeyUnusable: as `open_marking_keys`.
+    """
+    keys = open_marking_keys(folder, timestamp_url)
+    return Marker(SpreadSpectrumWatermark(keys.watermark_key), keys.identity, badge), keys
