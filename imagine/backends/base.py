@@ -87,6 +87,9 @@ class Backend(Protocol):
     def decode(self, state: RowState) -> ImageArray:
         """Pixels of a state, (height, width, 3) uint8 RGB; mid-way states give a preview."""
 
+    def preview(self, state: RowState) -> ImageArray:
+        """A cheap look at a state under way, (h, w, 3) uint8 RGB of any size."""
+
     def forward_rows(self, state: RowState) -> int:
         """How many rows of the forward pass the next step of this state takes, at least 1."""
 

@@ -223,6 +223,10 @@ class EmbeddedBackend:
         unit = (row.estimate.float().cpu() + 1.0) * 127.5
         return np.asarray(unit.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
 
+    def preview(self, state: RowState) -> ImageArray:
+        """The newest estimate; pixels cost nothing to decode."""
+        return self.decode(state)
+
     def forward_rows(self, state: RowState) -> int:
         """One to three: nothing, prompt, prompt + person, as far as the next step needs them."""
         return len(_as_embedded(state).shares)

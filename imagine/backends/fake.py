@@ -118,6 +118,10 @@ class FakeBackend:
         pixels: FloatArray = np.clip(np.rint((_own(state).latents + 1.0) * 127.5), 0, 255)
         return pixels.astype(np.uint8)
 
+    def preview(self, state: RowState) -> ImageArray:
+        """The pixels so far."""
+        return self.decode(state)
+
     def forward_rows(self, state: RowState) -> int:
         """Paint needs one row."""
         _own(state)

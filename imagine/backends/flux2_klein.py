@@ -42,6 +42,7 @@ from imagine.backends.faceid_weights import (
     refuse_pickle,
     weights_in,
 )
+from imagine.backends.latent_preview import LatentPreview
 from imagine.backends.licences import KLEIN_BY_WIDTH
 from imagine.backends.memory_plan import MemoryPlan, apply_plan
 from imagine.core import ImageArray, Request
@@ -163,6 +164,7 @@ class Flux2KleinBackend:
         )
         self._revision = revision
         self._device = device
+        self._preview: LatentPreview | None = None
         self._empty_prompt: Tensor | None = None
 
     @classmethod
@@ -299,12 +301,24 @@ class Flux2KleinBackend:
     def decode(self, state: RowState) -> ImageArray:
         """The finished picture, or mid-way the newest estimate of it."""
         row = _own(state)
-        latents = unpack(row.estimate[None], row.grid)
-        mean, deviation = self._latent_statistics(latents)
-        latents = unpatchify(latents * deviation + mean).to(self._vae.dtype)
-        pixels = self._vae.decode(latents, return_dict=False)[0][0].float().cpu()
+        pixels = self._pictures(unpack(row.estimate[None], row.grid))[0].cpu()
         unit = (pixels / 2 + 0.5).clamp(0, 1) * 255
         return np.asarray(unit.round().byte().permute(1, 2, 0).numpy())
+
+    def preview(self, state: RowState) -> ImageArray:
+        """The newest estimate, one pixel a patch of latents, without the decoder."""
+        row = _own(state)
+        latents = unpack(row.estimate[None], row.grid)[0]
+        if self._preview is None:
+            self._preview = LatentPreview(self._pictures, latents.shape[0], self._device)
+        return self._preview(latents)
+
+    def _pictures(self, latents: Tensor) -> Tensor:
+        """(n, channels, h, w) patches of latents to (n, 3, H, W) float pictures."""
+        mean, deviation = self._latent_statistics(latents)
+        unpacked = unpatchify(latents * deviation + mean).to(self._vae.dtype)
+        pixels: Tensor = self._vae.decode(unpacked, return_dict=False)[0]
+        return pixels.float()
 
     def forward_rows(self, state: RowState) -> int:
         """Two at a guided step, else one."""

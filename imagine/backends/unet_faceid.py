@@ -47,6 +47,7 @@ from imagine.backends.faceid_weights import (
     read_lora,
     weights_in,
 )
+from imagine.backends.latent_preview import LatentPreview
 from imagine.backends.memory_plan import MemoryPlan, Offload, apply_plan
 from imagine.backends.sampling import (
     Schedule,
@@ -207,6 +208,7 @@ class FaceIdBackend(FaceConditioned):
             )
         self._latent_side = self._image_size // latent
         self._owners = count()
+        self._preview = LatentPreview(self._pictures, self._unet.config.in_channels, device)
         self._prompts: ByteLRU[str, Prompt] = ByteLRU(PROMPT_CACHE_BYTES, lambda kept: kept.nbytes)
 
     @classmethod
@@ -453,6 +455,15 @@ class FaceIdBackend(FaceConditioned):
         """The finished picture, or mid-way the newest estimate of it."""
         row = self._own(state)
         latents = (row.latents if row.step == row.num_steps else row.clean)[None]
+        unit = (self._pictures(latents)[0].cpu() / 2.0 + 0.5).clamp(0.0, 1.0)
+        return np.asarray((unit * 255.0).round().byte().permute(1, 2, 0).numpy())
+
+    def preview(self, state: RowState) -> ImageArray:
+        """The newest estimate, one pixel a latent, without the decoder."""
+        return self._preview(self._own(state).clean)
+
+    def _pictures(self, latents: Tensor) -> Tensor:
+        """(n, 4, h, w) latents to (n, 3, H, W) float pictures in about [-1, 1]."""
         config = self._vae.config
         mean, deviation = (getattr(config, f"latents_{name}", None) for name in ("mean", "std"))
         if mean is not None and deviation is not None:
@@ -462,9 +473,8 @@ class FaceIdBackend(FaceConditioned):
             latents = latents * spread / config.scaling_factor + centre
         else:
             latents = latents / config.scaling_factor
-        pixels = self._vae.decode(latents.to(self._vae.dtype), return_dict=False)[0][0]
-        unit = (pixels.float().cpu() / 2.0 + 0.5).clamp(0.0, 1.0)
-        return np.asarray((unit * 255.0).round().byte().permute(1, 2, 0).numpy())
+        pixels: Tensor = self._vae.decode(latents.to(self._vae.dtype), return_dict=False)[0]
+        return pixels.float()
 
     def forward_rows(self, state: RowState) -> int:
         """Two where guidance works at the next step, else one."""

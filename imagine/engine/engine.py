@@ -454,7 +454,7 @@ class Engine:
             return
         work.last_preview = now
         work.previews += 1
-        image = Image.fromarray(self._backend.decode(state))
+        image = Image.fromarray(self._backend.preview(state))
         image.thumbnail((self._limits.preview_size, self._limits.preview_size))
         work.ticket.advance(preview=np.asarray(image), previews=work.previews)
 

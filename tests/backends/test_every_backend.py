@@ -78,6 +78,14 @@ def test_a_state_half_way_can_be_looked_at(backend: Backend) -> None:
     assert preview.shape == (*backend.info.image_size, 3)
 
 
+def test_a_preview_is_a_small_picture_that_follows_the_estimate(backend: Backend) -> None:
+    states = [advance(backend, backend.prepare(wish(seed=seed)), 2) for seed in (7, 8)]
+    first, other = (backend.preview(state) for state in states)
+    assert first.dtype == np.uint8 and first.shape[2] == 3
+    assert first.shape[0] <= backend.info.image_size[0]
+    assert not np.array_equal(first, other)
+
+
 def test_every_row_counts_its_own_steps(backend: Backend) -> None:
     state = backend.prepare(wish())
     assert (state.step, state.num_steps) == (0, STEPS)

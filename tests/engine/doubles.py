@@ -76,6 +76,9 @@ class CountingBackend:
         assert isinstance(state, Count)
         return bool(np.isfinite(state.value))
 
+    def preview(self, state: RowState) -> ImageArray:
+        return self.decode(state)
+
     def decode(self, state: RowState) -> ImageArray:
         assert isinstance(state, Count)
         return np.full((128, 128, 3), state.step, dtype=np.uint8)
