@@ -7,22 +7,26 @@ Checks arguments, opens weights when they are first needed, and leaves the story
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from math import isfinite
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from imagine.backends import BACKENDS, Backend, BackendInfo
 from imagine.backends.base import FaceConditioned
 from imagine.backends.licences import LicenceMode, LicenceStamp, check_licences, check_mode
-from imagine.core import Identity, ImageArray, LikenessVerdict, PhotoReport, Recipe
+from imagine.backends.memory_plan import MemoryPlan, device_bytes, make_plan
+from imagine.core import FloatArray, Identity, ImageArray, LikenessVerdict, PhotoReport, Recipe
 from imagine.engine import Engine, Limits
+from imagine.engine.engine import check_interval
 from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS
 from imagine.errors import InvalidInput
 from imagine.identity import (
@@ -43,6 +47,7 @@ from imagine.settings import Settings
 
 MAX_BEST_OF = 16
 SEED_LIMIT = 2**63
+logger = logging.getLogger(__name__)
 
 
 class Event(Protocol):
@@ -203,6 +208,7 @@ class Imagine:
         self._faces: tuple[FaceDetector, FaceEncoder] | None = None
         self._loading = threading.Lock()
         self._running: Engine | None = None
+        self._plan: MemoryPlan | None = None
 
     def __repr__(self) -> str:
         backend, detector, encoder = self._names
@@ -256,6 +262,7 @@ class Imagine:
         likeness: float = 0.7,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
         best_of: int = 1,
         on_progress: OnProgress = None,
         cancel: Cancel = None,
@@ -270,6 +277,8 @@ class Imagine:
             likeness: 0 (only the prompt speaks) to 1 (as alike as possible).
             num_inference_steps: 1 to 200; None takes the backend's own.
             guidance_scale: on the text, 1 to 30, 1 is none; None takes the backend's own.
+            guidance_interval: the share of the schedule, from and up to, in which it works;
+                outside of it a step is cheaper. (0.0, 0.5) is guidance in the first half.
             best_of: draw so many candidates for each picture, keep the best by likeness and
                 prompt fit; candidate k of picture i has seed + i + k * n.
             on_progress: called with a `Progress` after every denoising step.
@@ -292,6 +301,7 @@ class Imagine:
             _check_whole("num_inference_steps", num_inference_steps, 1, MAX_STEPS)
         if guidance_scale is not None:
             _check_number("guidance_scale", guidance_scale, 1.0, MAX_GUIDANCE)
+        check_interval(guidance_interval)
         if seed is not None:
             _check_whole("seed", seed, 0, SEED_LIMIT - 1)
         info = self.info
@@ -303,6 +313,7 @@ class Imagine:
             guidance_scale=float(guidance_scale or info.default_guidance_scale),
             likeness=float(likeness),
             best_of=best_of,
+            guidance_interval=guidance_interval,
         )
         withheld: list[str] = []
         pictures = self._draw(wish, person, on_progress, cancel, withheld)
@@ -319,6 +330,7 @@ class Imagine:
         likeness: float = 0.7,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
         best_of: int = 1,
         on_progress: OnProgress = None,
         cancel: Cancel = None,
@@ -339,6 +351,7 @@ class Imagine:
                 likeness=likeness,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
+                guidance_interval=guidance_interval,
                 best_of=best_of,
                 on_progress=on_progress,
                 cancel=lambda: abandoned.is_set() or asked(),
@@ -372,6 +385,7 @@ class Imagine:
             num_inference_steps=facts.num_inference_steps,
             guidance_scale=float(facts.guidance_scale),
             likeness=float(facts.likeness),
+            guidance_interval=(float(facts.guidance_from), float(facts.guidance_until)),
         )
         return _generated(self._draw(wish, person, on_progress, cancel)[0])
 
@@ -390,6 +404,7 @@ class Imagine:
         _check_whole("num_inference_steps", recipe.num_inference_steps, 1, MAX_STEPS)
         _check_number("guidance_scale", recipe.guidance_scale, 1.0, MAX_GUIDANCE)
         _check_number("likeness", recipe.likeness, 0.0, 1.0)
+        check_interval((recipe.guidance_from, recipe.guidance_until))
         _check_whole("seed", recipe.seed, 0, SEED_LIMIT - 1)
         if recipe.model_revision != self.info.model_revision:
             raise InvalidInput(
@@ -433,6 +448,12 @@ class Imagine:
                 # a replay is exact.
                 alone = backend.info.device == "cpu"
                 limits = Limits(max_forward_rows=1, max_active=2) if alone else Limits()
+                if self._plan is not None:
+                    limits = Limits.for_memory(
+                        self._plan.working_bytes,
+                        self._plan.bytes_per_forward_row,
+                        self._plan.bytes_per_picture,
+                    )
                 self._running = Engine(backend, limits)
             return self._running
 
@@ -446,18 +467,24 @@ class Imagine:
 
     def _opened_backend(self) -> Backend:
         chosen = BACKENDS.get(self._names[0])
-        if not issubclass(chosen, FaceConditioned):
-            return chosen.load(self._weights, self._device)
+        words: dict[str, Any] = {}
+        if issubclass(chosen, FaceConditioned):
+            words["embed_crops"] = self._conditioning(chosen)
+        if self._device != "cpu" and "plan" in signature(chosen.load).parameters:
+            self._plan = make_plan(self._names[0], device_bytes(self._device))
+            logger.info("%s", self._plan.in_words())
+            words["plan"] = self._plan
+        backend: Backend = chosen.load(self._weights, self._device, **words)
+        return backend
+
+    def _conditioning(self, chosen: type[FaceConditioned]) -> Callable[[ImageArray], FloatArray]:
         if self._names[2] == chosen.conditioned_by:
             raise InvalidInput(
                 f"The backend {self._names[0]!r} draws from the recogniser {self._names[2]!r}, "
                 "which therefore cannot judge the likeness. Choose another encoder, such as dlib."
             )
         recogniser = FACE_ENCODERS.get(chosen.conditioned_by).load(self.settings)
-        backend: Backend = chosen.load(
-            self._weights, self._device, embed_crops=partial(embed_crops, encoder=recogniser)
-        )
-        return backend
+        return partial(embed_crops, encoder=recogniser)
 
     def _loaded_faces(self) -> tuple[FaceDetector, FaceEncoder]:
         with self._loading:

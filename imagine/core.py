@@ -138,7 +138,8 @@ class Request:
 class Recipe:
     """All that is needed to make the same picture again, given the same selfies.
 
-    `licence` says in words what the weights behind the picture may be used for.
+    `licence` says in words what the weights behind the picture may be used for; guidance worked
+    from the share `guidance_from` of the schedule up to the share `guidance_until`.
     """
 
     prompt: str
@@ -151,6 +152,8 @@ class Recipe:
     identity_fingerprint: str
     version: str
     licence: str = ""
+    guidance_from: float = 0.0
+    guidance_until: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

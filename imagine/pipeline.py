@@ -34,6 +34,7 @@ class Wish:
         guidance_scale: classifier-free guidance on the text.
         likeness: 0 (only the prompt speaks) to 1 (as alike as possible).
         best_of: candidates drawn for each picture, of which the best is kept.
+        guidance_interval: the share of the schedule, from and up to, in which guidance works.
     """
 
     prompt: str = field(repr=False)
@@ -43,6 +44,7 @@ class Wish:
     guidance_scale: float
     likeness: float
     best_of: int = 1
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,7 @@ def candidate_requests(wish: Wish, prompt: str, identity: Identity) -> list[Requ
             num_inference_steps=wish.num_inference_steps,
             guidance_scale=wish.guidance_scale,
             likeness=wish.likeness,
+            guidance_interval=wish.guidance_interval,
         )
         for index in range(wish.count * wish.best_of)
     ]
@@ -327,6 +330,8 @@ def _mark(candidate: Candidate, why: str, identity: Identity, tools: Tools) -> P
         identity_fingerprint=identity.fingerprint,
         version=VERSION,
         licence=tools.licence,
+        guidance_from=request.guidance_interval[0],
+        guidance_until=request.guidance_interval[1],
     )
     marked = tools.mark(candidate.image, recipe)
     return Picture(marked, recipe, candidate.verdict, candidate.prompt_fit, why)

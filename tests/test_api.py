@@ -24,7 +24,9 @@ from imagine import (
     read_recipe,
 )
 from imagine.api import IdentityHandle
+from imagine.backends.fake import FakeBackend
 from imagine.core import CROP_SIZE, Face, FloatArray, ImageArray
+from imagine.engine import Limits
 from imagine.identity import FACE_DETECTORS, FACE_ENCODERS
 from imagine.identity.align import TEMPLATE
 from imagine.identity.insightface_faces import embed_crops
@@ -115,6 +117,14 @@ def test_a_recipe_that_cannot_give_the_same_picture_is_refused(
     recipe = im.generate(PROMPT, identity=me, seed=7).images[0].recipe
     with pytest.raises((InvalidInput, PromptBlocked), match=sentence):
         im.replay(replace(recipe, **change), me)
+
+
+def test_a_picture_with_guidance_for_a_while_can_be_made_again(im: Imagine, me: Identity) -> None:
+    image = im.generate(PROMPT, identity=me, seed=7, guidance_interval=(0.0, 0.5)).images[0]
+    assert (image.recipe.guidance_from, image.recipe.guidance_until) == (0.0, 0.5)
+    assert np.array_equal(im.replay(image.recipe, me).array, image.array)
+    with pytest.raises(InvalidInput, match=r"guidance_interval is 0\.6 to 0\.2"):
+        im.generate(PROMPT, identity=me, guidance_interval=(0.6, 0.2))
 
 
 @pytest.mark.parametrize(
@@ -303,3 +313,26 @@ def test_crops_are_described_where_their_landmarks_are_known_to_be() -> None:
     assert len(vectors) == 3
     left, right, nose = seen[0].landmarks[:3] / CROP_SIZE
     np.testing.assert_allclose([left, right, nose], TEMPLATE, atol=0.04)
+
+
+def test_on_a_gpu_a_big_backend_is_loaded_by_a_plan_and_the_engine_keeps_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded: dict[str, Any] = {}
+
+    class Planned(FakeBackend):
+        @classmethod
+        def load(
+            cls, source: object = None, device: str = "cpu", *, plan: object = None
+        ) -> Planned:
+            loaded["plan"] = plan
+            return cls(device)
+
+    monkeypatch.setattr("imagine.api.BACKENDS.get", lambda name: Planned)
+    monkeypatch.setattr("imagine.api.device_bytes", lambda device: 24 * 2**30)
+    monkeypatch.setattr("imagine.api._check_device", lambda device: None)
+    im = Imagine("flux2_klein", device="cuda")
+    engine = im._engine()
+    assert loaded["plan"].backend == "flux2_klein"
+    assert engine._limits.max_forward_rows >= 1
+    assert engine._limits != Limits()

@@ -316,6 +316,13 @@ def rows_that_fit(plan: MemoryPlan) -> int:
     return max(0, min(MAX_ROWS, plan.working_bytes // per_row))
 
 
+def device_bytes(device: str) -> int:
+    """All the memory of a CUDA device, such as "cuda" or "cuda:1"."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
 def parse_memory(text: str) -> int:
     """Bytes of a size as people write it: "12GB", "8 GiB", "24g", "512MB".
 

@@ -53,6 +53,13 @@ def generate(
     guidance: Annotated[
         float | None, typer.Option("--guidance", help="How strongly the prompt pulls; 1 is not.")
     ] = None,
+    guidance_interval: Annotated[
+        tuple[float, float],
+        typer.Option(
+            "--guidance-interval",
+            help="Share of the steps, from and up to, in which guidance works; 0 0.5 is faster.",
+        ),
+    ] = (0.0, 1.0),
     best_of: Annotated[
         int, typer.Option("--best-of", help="Draw so many candidates per picture, keep the best.")
     ] = 1,
@@ -91,6 +98,7 @@ def generate(
             likeness=likeness,
             num_inference_steps=steps,
             guidance_scale=guidance,
+            guidance_interval=guidance_interval,
             best_of=best_of,
             on_progress=on_progress,
         )

@@ -490,6 +490,21 @@ def check_request(request: Request) -> None:
         value = getattr(request, name)
         if not (math.isfinite(value) and low <= value <= high):
             raise InvalidInput(f"{name} is {value!r}; it must be from {low:g} to {high:g}.")
+    check_interval(request.guidance_interval)
+
+
+def check_interval(interval: tuple[float, float]) -> None:
+    """Refuse a share of the schedule that is none.
+
+    Raises:
+        InvalidInput: not two numbers with 0 <= from <= until <= 1.
+    """
+    start, end = interval
+    if not (math.isfinite(start) and math.isfinite(end) and 0.0 <= start <= end <= 1.0):
+        raise InvalidInput(
+            f"guidance_interval is {start:g} to {end:g}; it must lie within 0 to 1, such as "
+            "(0.0, 0.5) for guidance in the first half."
+        )
 
 
 def _not_finite(request: Request, step: int) -> GenerationFailed:
