@@ -14,14 +14,31 @@ from typing import Annotated
 import typer
 
 from imagine import __version__
-from imagine.cli import check, demo, doctor, evaluate, generate, models, replay
+from imagine.cli import (
+    audit,
+    check,
+    db,
+    demo,
+    doctor,
+    evaluate,
+    generate,
+    identity,
+    jobs,
+    keys,
+    models,
+    replay,
+    serve,
+    verify,
+)
 from imagine.cli.console import say
 from imagine.errors import ImagineError
 
 EXIT_STATUS_HELP = (
     "Exit status: 0 done, 1 unexpected error, 2 wrong usage, argument or file, 3 no usable face, "
     "several faces or several people, 4 prompt blocked by policy, 5 weights or package missing or "
-    "corrupt, 6 output not written, 130 cancelled."
+    "corrupt, 6 output not written, 7 busy or too late, 8 generation failed, 9 storage unusable, "
+    "10 audit log changed or no consent, 11 API key refused, 12 picture not marked, 13 licence "
+    "refused, 14 service unreachable, 130 cancelled."
 )
 
 app = typer.Typer(
@@ -38,8 +55,16 @@ app.command("check", epilog=EXIT_STATUS_HELP)(check.check)
 app.command("replay", epilog=EXIT_STATUS_HELP)(replay.replay)
 app.command("demo", epilog=EXIT_STATUS_HELP)(demo.demo)
 app.command("eval", epilog=EXIT_STATUS_HELP)(evaluate.evaluate)
+app.command("verify", epilog=EXIT_STATUS_HELP)(verify.verify)
+app.command("serve", epilog=EXIT_STATUS_HELP)(serve.serve)
+app.command("worker", epilog=EXIT_STATUS_HELP)(serve.worker)
 app.command("doctor", epilog=EXIT_STATUS_HELP)(doctor.doctor)
 app.add_typer(models.app, name="models")
+app.add_typer(identity.app, name="identity")
+app.add_typer(keys.app, name="keys")
+app.add_typer(db.app, name="db")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(audit.app, name="audit")
 
 
 def _show_version(wanted: bool) -> None:

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import insert, text
 
 from imagine.backends.fake import FakeBackend
-from imagine.storage.database import Database, open_database, utc_now
+from imagine.storage.database import Database, utc_now
 from imagine.storage.jobs import JobState, JobStore, NewJob
 from imagine.storage.tables import TenantRow
 from tests.storage.job_worker import POINTS, request_of
@@ -26,6 +26,11 @@ JOBS = 12
 KILLS = 20
 LEASE_SECONDS = 31  # each worker's clock is so much later: its predecessor's leases are over
 
+# The database itself counts how often a job ends, and is left as it was found.
+TABLES = [
+    "CREATE TABLE ends (job VARCHAR(64), state VARCHAR(16))",
+    "CREATE TABLE pictures (job VARCHAR(64), sha256 VARCHAR(64))",
+]
 COUNT_ENDS = {
     "sqlite": [
         "CREATE TRIGGER count_ends AFTER UPDATE OF state ON jobs WHEN NEW.state NOT IN "
@@ -38,6 +43,25 @@ COUNT_ENDS = {
         "(NEW.state NOT IN ('queued', 'running')) EXECUTE FUNCTION count_end()",
     ],
 }
+CLEAN_UP = {
+    "sqlite": ["DROP TRIGGER count_ends", "DROP TABLE ends", "DROP TABLE pictures"],
+    "postgresql": ["DROP FUNCTION count_end() CASCADE", "DROP TABLE ends", "DROP TABLE pictures"],
+}
+
+
+@pytest.fixture
+def counting(database: Database) -> Iterator[Database]:
+    """A database that counts ends and keeps pictures."""
+    kind = database.engine.dialect.name
+    run_all(database, TABLES + COUNT_ENDS[kind])
+    yield database
+    run_all(database, CLEAN_UP[kind])
+
+
+def run_all(database: Database, statements: list[str]) -> None:
+    with database.changing_schema() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
 
 
 class Nursery:
@@ -84,7 +108,7 @@ class Nursery:
 
 
 @pytest.fixture
-def nurseries(database_url: str) -> Iterator[list[Nursery]]:
+def nurseries(counting: Database, database_url: str) -> Iterator[list[Nursery]]:
     """Two, for workers that work at the same time."""
     nurseries = [Nursery(database_url), Nursery(database_url)]
     yield nurseries
@@ -96,10 +120,6 @@ def accept_jobs(database: Database) -> dict[str, bytes]:
     with database.writing() as session:
         tenant = {"id": "a", "name": "a", "created_at": utc_now()}
         session.execute(insert(TenantRow).values(tenant))
-        session.execute(text("CREATE TABLE ends (job VARCHAR(64), state VARCHAR(16))"))
-        session.execute(text("CREATE TABLE pictures (job VARCHAR(64), sha256 VARCHAR(64))"))
-        for statement in COUNT_ENDS[database.engine.dialect.name]:
-            session.execute(text(statement))
     jobs, accepted = JobStore(database), {}
     for seed in range(JOBS):
         wish = {"prompt": f"scene {seed}", "seed": seed, "num_inference_steps": 4}
@@ -131,18 +151,17 @@ def check_every_job_ended_once(database: Database, payloads: dict[str, bytes]) -
 
 
 def test_every_job_ends_once_with_the_same_picture_although_its_workers_are_killed(
-    database_url: str, nurseries: list[Nursery]
+    counting: Database, nurseries: list[Nursery]
 ) -> None:
-    with open_database(database_url) as database:
-        payloads = accept_jobs(database)
-        jobs = JobStore(database)
-        for kill in range(KILLS):
-            point = POINTS[kill % len(POINTS)]
-            nurseries[kill % 2].start(point, kill * LEASE_SECONDS)
-            assert nurseries[kill % 2].kill_at(point) == -signal.SIGKILL
-            assert jobs.counts()[JobState.RUNNING] > 0  # it was in the middle of something
-        for nursery in nurseries:
-            nursery.start("never", KILLS * LEASE_SECONDS)
-        assert [nursery.ended() for nursery in nurseries] == [0, 0]
-        assert max(job.attempts for job in jobs.find()) > 3
-        check_every_job_ended_once(database, payloads)
+    payloads = accept_jobs(counting)
+    jobs = JobStore(counting)
+    for kill in range(KILLS):
+        point = POINTS[kill % len(POINTS)]
+        nurseries[kill % 2].start(point, kill * LEASE_SECONDS)
+        assert nurseries[kill % 2].kill_at(point) == -signal.SIGKILL
+        assert jobs.counts()[JobState.RUNNING] > 0  # it was in the middle of something
+    for nursery in nurseries:
+        nursery.start("never", KILLS * LEASE_SECONDS)
+    assert [nursery.ended() for nursery in nurseries] == [0, 0]
+    assert max(job.attempts for job in jobs.find()) > 3
+    check_every_job_ended_once(counting, payloads)

@@ -1,0 +1,35 @@
+"""The stock client of Hugging Face against our route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from huggingface_hub import InferenceClient, close_session, set_client_factory
+from huggingface_hub.errors import HfHubHTTPError
+
+from tests.service.conftest import House
+
+
+@pytest.fixture
+def hugging(home: House) -> Iterator[InferenceClient]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(home.http, "close", lambda: None)  # its factory's clients get closed
+        set_client_factory(lambda: home.http)
+        yield InferenceClient(base_url="http://127.0.0.1/hf/fake", token=home.token)
+        close_session()
+    from huggingface_hub.utils._http import default_client_factory
+
+    set_client_factory(default_client_factory)
+
+
+def test_the_stock_client_gets_a_picture(hugging: InferenceClient, me: str) -> None:
+    picture = hugging.text_to_image("in a forest", seed=7, extra_body={"identity": me})
+    assert picture.size == (128, 128)
+    assert picture.info["imagine-recipe"]
+
+
+def test_a_mistake_is_an_exception_of_the_client(hugging: InferenceClient) -> None:
+    with pytest.raises(HfHubHTTPError) as caught:
+        hugging.text_to_image("in a forest", extra_body={"identity": "nobody"})
+    assert caught.value.response.status_code == 404

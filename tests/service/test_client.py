@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from imagine import read_recipe
+from imagine.errors import (
+    Busy,
+    Cancelled,
+    ConsentMissing,
+    InvalidInput,
+    KeyRefused,
+    NoFaceFound,
+    NotStored,
+    OutputNotWritten,
+    PromptBlocked,
+    RateLimited,
+    ServiceUnreachable,
+)
+from imagine.pipeline import Progress
+from imagine.service.client import AsyncImagineClient, ConsentForm, ImagineClient
+from imagine.service.wire import EventReader, Preview
+from imagine.storage.consent import Purpose
+from tests.service.conftest import House, blank, selfie
+
+FORM = ConsentForm("I agree.", "en", {Purpose.GENERATE}, True, True, "test")
+URL = "http://127.0.0.1"
+
+
+def client_of(house: House) -> ImagineClient:
+    return ImagineClient(URL, house.token, http=house.http)
+
+
+@pytest.fixture
+def im(home: House) -> ImagineClient:
+    return client_of(home)
+
+
+def answering(*answers: httpx2.Response | Exception) -> httpx2.Client:
+    """A connection that gives these answers, one after the other."""
+    left = list(answers)
+
+    def next_one(request: httpx2.Request) -> httpx2.Response:
+        answer = left.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return httpx2.Client(transport=httpx2.MockTransport(next_one))
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imagine.service.wire.LONGEST_PAUSE_SECONDS", 0.0)
+
+
+def test_photos_become_a_picture_and_are_forgotten(house: House, tmp_path: Path) -> None:
+    im = client_of(house)
+    with im.identity([selfie(0), selfie(0, 1)], consent=FORM, name="Ada") as me:
+        assert (me.name, len(me.reports)) == ("Ada", 2)
+        result = im.generate("in a forest", identity=me, n=2, seed=7)
+    image = result.images[0]
+    assert (result.seed, result.backend.name) == (7, "fake")
+    assert [one.seed for one in result.images] == [7, 8]
+    assert image.likeness.face_found and image.why
+    assert image.array.shape == (128, 128, 3) and image.array.dtype == np.uint8
+    assert read_recipe(image.save(tmp_path / "me.png")) == image.recipe
+    with pytest.raises(NotStored):
+        im.find_identity(me.id)
+
+
+def test_photos_may_be_paths_and_arrays(house: House, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(selfie())
+    im = client_of(house)
+    reports = im.check([path, np.zeros((400, 400, 3), np.uint8)])
+    assert reports[0].name == "selfie 1"
+    assert str(reports[1].verdict) == "refuse"
+
+
+def test_progress_and_previews_are_told(im: ImagineClient, me: str, slowly: None) -> None:
+    steps: list[Progress] = []
+    previews: list[Preview] = []
+    im.generate(
+        "in a forest",
+        identity=me,
+        num_inference_steps=8,
+        on_progress=steps.append,
+        on_preview=previews.append,
+    )
+    # A test client hands over the whole stream at its end; of the progress the newest is kept.
+    assert steps[-1].num_steps == 8 and previews[0].data.startswith(b"RIFF")
+
+
+def test_somebody_enrolled_before_is_found_and_listed(house: House) -> None:
+    im, made = client_of(house), [house.enrol(person) for person in range(2)]
+    assert im.find_identity(made[0]).id == made[0]
+    assert [one.id for one in im.identities()] == made[::-1]
+    assert im.export(made[0]).startswith(b"PK")
+
+
+def test_replay_draws_the_same_picture(im: ImagineClient, me: str) -> None:
+    first = im.generate("in a forest", identity=me, seed=3).images[0]
+    again = im.replay(first.recipe, me)
+    assert again.data == first.data
+    with pytest.raises(InvalidInput, match="another one"):
+        im.replay(replace(first.recipe, model_revision="older"), me)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ({"prompt": "naked"}, PromptBlocked),
+        ({"identity": "identity_of_nobody"}, NotStored),
+        ({"n": 99}, InvalidInput),
+        ({"likeness": 3.0}, InvalidInput),
+    ],
+)
+def test_errors_are_those_of_the_local_door(
+    im: ImagineClient, me: str, words: dict[str, Any], error: type[Exception]
+) -> None:
+    wish = {"prompt": "in a forest", "identity": me, **words}
+    with pytest.raises(error):
+        im.generate(wish.pop("prompt"), **wish)
+
+
+def test_a_bad_photo_a_bad_key_and_a_missing_consent_have_their_classes(house: House) -> None:
+    im = client_of(house)
+    with pytest.raises(NoFaceFound):
+        im.identity([blank()], consent=FORM)
+    with pytest.raises(InvalidInput, match="list"):
+        im.identity("a.jpg", consent=FORM)
+    with pytest.raises(KeyRefused):
+        ImagineClient(URL, "imk_wrong", http=house.http).identities()
+    identity = house.enrol()
+    house.ask("POST", f"/v1/identities/{identity}/withdraw")
+    with pytest.raises(ConsentMissing):
+        im.generate("in a forest", identity=identity)
+
+
+def test_an_event_cancels(im: ImagineClient, me: str, slowly: None) -> None:
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    with pytest.raises(Cancelled):
+        im.generate("in a forest", identity=me, num_inference_steps=100, cancel=stop)
+
+
+def test_a_file_of_another_kind_is_not_saved(im: ImagineClient, me: str, tmp_path: Path) -> None:
+    image = im.generate("in a forest", identity=me, output_format="webp").images[0]
+    with pytest.raises(InvalidInput, match="webp"):
+        image.save(tmp_path / "me.png")
+    with pytest.raises(OutputNotWritten):
+        image.save(tmp_path / "missing" / "me.webp")
+    assert image.save(tmp_path / "me.webp").read_bytes() == image.to_bytes()
+
+
+def test_a_service_that_is_away_is_named() -> None:
+    im = ImagineClient("http://127.0.0.1:9", timeout_seconds=0.5)
+    with im, pytest.raises(ServiceUnreachable, match="imagine-me serve"):
+        im.identities()
+
+
+def problem(status: int, code: str, **headers: str) -> httpx2.Response:
+    body = {"request_id": "req_1", "error": {"code": code, "message": "It went wrong."}}
+    return httpx2.Response(status, json=body, headers=headers)
+
+
+PAGE = {"data": [], "has_more": False, "last_id": None}
+
+
+def test_a_safe_request_is_asked_again_when_that_may_help() -> None:
+    http = answering(
+        problem(503, "busy", **{"Retry-After": "1"}),
+        httpx2.ConnectError("away"),
+        httpx2.Response(200, json=PAGE),
+    )
+    assert ImagineClient(URL, http=http).identities() == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (problem(429, "rate_limit_exceeded"), RateLimited),
+        (problem(503, "busy"), Busy),
+        (problem(500, "internal_error"), ServiceUnreachable),
+        (httpx2.Response(502, text="<html>"), ServiceUnreachable),
+        (httpx2.Response(404, json=[]), ServiceUnreachable),
+    ],
+)
+def test_what_does_not_help_is_raised(answer: httpx2.Response, error: type[Exception]) -> None:
+    http = answering(answer)
+    with pytest.raises(error):
+        ImagineClient(URL, http=http).identities()
+
+
+def test_deleting_is_not_repeated_by_itself() -> None:
+    http = answering(httpx2.ReadError("cut"))
+    with pytest.raises(ServiceUnreachable):
+        ImagineClient(URL, http=http).forget("identity_1")
+
+
+def test_comments_and_split_events_are_read() -> None:
+    reader = EventReader()
+    lines = [": still there", "", "event: progress", 'data: {"a": 1}', "id: x-1", "", "event: odd"]
+    (event,) = [event for line in lines for event in reader.feed(line)]
+    assert (event.kind, event.id, event.data) == ("progress", "x-1", {"a": 1})
+
+
+def test_the_async_client_does_the_same(home: House, http: TestClient, me: str) -> None:
+    async def both() -> None:
+        transport = httpx2.ASGITransport(app=http.app)
+        async with httpx2.AsyncClient(transport=transport) as connection:
+            im = AsyncImagineClient(URL, home.token, http=connection)
+            async with await im.identity([selfie(4)], consent=FORM) as ada:
+                one, two = await asyncio.gather(
+                    im.generate("in a forest", identity=ada, seed=1),
+                    im.generate("in a forest", identity=me, seed=1),
+                )
+            assert one.images[0].data != two.images[0].data
+            assert (await im.info()).name == "fake"
+            with pytest.raises(NotStored):
+                await im.find_identity(ada.id)
+            with pytest.raises(PromptBlocked):
+                await im.generate("naked", identity=me)
+
+    asyncio.run(both())
+
+
+def test_cancelling_the_task_stops_the_drawing(
+    home: House, http: TestClient, me: str, slowly: None
+) -> None:
+    async def give_up() -> None:
+        transport = httpx2.ASGITransport(app=http.app)
+        async with httpx2.AsyncClient(transport=transport) as connection:
+            im = AsyncImagineClient(URL, home.token, http=connection)
+            task = asyncio.create_task(
+                im.generate("in a forest", identity=me, num_inference_steps=100)
+            )
+            await asyncio.sleep(0.3)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(give_up())
+    newest = home.ask("GET", "/v1/generations?limit=1").json()["data"][0]
+    wished = home.service.jobs.get(home.tenant_id, newest["id"])
+    assert wished.cancel_requested or wished.has_ended
+
+
+def test_neither_the_package_nor_the_client_imports_the_server() -> None:
+    probe = (
+        "import sys; import imagine, imagine.cli, imagine.service.client; "
+        "print({'fastapi', 'torch', 'uvicorn', 'starlette'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
