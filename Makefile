@@ -1,6 +1,7 @@
 # make demo    install what is needed and draw the sample person: the main job
 # make test    the default tests; make check: style, types, import layers
 # make bench   speed and memory, as ratios against a named baseline in one run
+# make screenshots   pictures of the page for the README, with the embedded model
 # make train-mini   the embedded model again, from renders to weights
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check bench train-mini clean
+.PHONY: demo test check bench screenshots train-mini clean
 
 demo: .venv/.installed-base
 	$(BIN)/imagine-me demo
@@ -25,6 +26,11 @@ check: .venv/.installed-dev
 
 bench: .venv/.installed-dev
 	$(BIN)/python -m training.bench
+	$(BIN)/python -m training.bench_unet
+	$(BIN)/python -m training.bench_engine
+
+screenshots: .venv/.installed-dev
+	$(BIN)/python -m tests.ui.take_screenshots
 
 train-mini: .venv/.installed-dev
 	$(BIN)/python -m training.train_mini

@@ -41,8 +41,9 @@ from imagine.identity import (
 )
 from imagine.identity.insightface_faces import embed_crops, find_pack
 from imagine.pipeline import Picture, Progress, Tools, Wish, make_pictures
-from imagine.provenance import MarkedImage, read_recipe
+from imagine.provenance import MarkedImage, Marking, read_recipe
 from imagine.safety import allow_prompt
+from imagine.safety.prompt_policy import shipped_policy
 from imagine.settings import Settings
 
 MAX_BEST_OF = 16
@@ -177,6 +178,7 @@ class Imagine:
         settings: paths and limits; None reads the environment.
         weights: folder of the backend's weights; None takes the backend's own place.
         licence: "permissive" loads only weights that may be used commercially, "research" any.
+        marking: gives pictures their audit entry and marks; None is that of the data folder.
 
     Raises:
         UnknownName: a name no registry knows.
@@ -191,6 +193,7 @@ class Imagine:
         settings: Settings | None = None,
         weights: str | PathLike[str] | None = None,
         licence: str = LicenceMode.PERMISSIVE,
+        marking: Marking | None = None,
     ) -> None:
         check_mode(licence)
         for registry, name in (
@@ -209,6 +212,7 @@ class Imagine:
         self._loading = threading.Lock()
         self._running: Engine | None = None
         self._plan: MemoryPlan | None = None
+        self._marking = marking
 
     def __repr__(self) -> str:
         backend, detector, encoder = self._names
@@ -217,7 +221,7 @@ class Imagine:
     @property
     def info(self) -> BackendInfo:
         """Facts about the image model; loads it."""
-        return self._loaded_backend().info
+        return self.backend.info
 
     def check(
         self,
@@ -234,7 +238,7 @@ class Imagine:
             InvalidInput: no photo; anything wrong with a photo is reported, not raised.
         """
         _refuse_a_single(photos)
-        detector, encoder = self._loaded_faces()
+        detector, encoder = self.faces
         return check_photos(photos, detector, encoder, self.settings, choose)
 
     def identity(
@@ -249,7 +253,7 @@ class Imagine:
                 faces, or several people; each has its own class in `imagine.errors`.
         """
         _refuse_a_single(photos)
-        detector, encoder = self._loaded_faces()
+        detector, encoder = self.faces
         return IdentityHandle(build_identity(photos, detector, encoder, self.settings, choose))
 
     def generate(
@@ -262,7 +266,7 @@ class Imagine:
         likeness: float = 0.7,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_interval: tuple[float, float] | None = None,
         best_of: int = 1,
         on_progress: OnProgress = None,
         cancel: Cancel = None,
@@ -278,7 +282,8 @@ class Imagine:
             num_inference_steps: 1 to 200; None takes the backend's own.
             guidance_scale: on the text, 1 to 30, 1 is none; None takes the backend's own.
             guidance_interval: the share of the schedule, from and up to, in which it works;
-                outside of it a step is cheaper. (0.0, 0.5) is guidance in the first half.
+                outside of it a step is cheaper. (0.0, 0.5) is guidance in the first half; None
+                takes the backend's own.
             best_of: draw so many candidates for each picture, keep the best by likeness and
                 prompt fit; candidate k of picture i has seed + i + k * n.
             on_progress: called with a `Progress` after every denoising step.
@@ -301,7 +306,8 @@ class Imagine:
             _check_whole("num_inference_steps", num_inference_steps, 1, MAX_STEPS)
         if guidance_scale is not None:
             _check_number("guidance_scale", guidance_scale, 1.0, MAX_GUIDANCE)
-        check_interval(guidance_interval)
+        if guidance_interval is not None:
+            check_interval(guidance_interval)
         if seed is not None:
             _check_whole("seed", seed, 0, SEED_LIMIT - 1)
         info = self.info
@@ -313,7 +319,7 @@ class Imagine:
             guidance_scale=float(guidance_scale or info.default_guidance_scale),
             likeness=float(likeness),
             best_of=best_of,
-            guidance_interval=guidance_interval,
+            guidance_interval=guidance_interval or info.default_guidance_interval,
         )
         withheld: list[str] = []
         pictures = self._draw(wish, person, on_progress, cancel, withheld)
@@ -330,7 +336,7 @@ class Imagine:
         likeness: float = 0.7,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_interval: tuple[float, float] | None = None,
         best_of: int = 1,
         on_progress: OnProgress = None,
         cancel: Cancel = None,
@@ -386,6 +392,7 @@ class Imagine:
             guidance_scale=float(facts.guidance_scale),
             likeness=float(facts.likeness),
             guidance_interval=(float(facts.guidance_from), float(facts.guidance_until)),
+            record=facts.record,
         )
         return _generated(self._draw(wish, person, on_progress, cancel)[0])
 
@@ -421,14 +428,7 @@ class Imagine:
         cancel: Cancel,
         withheld: list[str] | None = None,
     ) -> list[Picture]:
-        detector, encoder = self._loaded_faces()
-        tools = Tools(
-            self._engine(),
-            detector,
-            encoder,
-            self.settings,
-            licence=self._check_licences().in_words(),
-        )
+        tools = self.tools()
         report = on_progress or (lambda progress: None)
         return make_pictures(
             wish,
@@ -440,7 +440,7 @@ class Imagine:
         )
 
     def _engine(self) -> Engine:
-        backend = self._loaded_backend()
+        backend = self.backend
         with self._loading:
             if self._running is None:
                 # A row's bits depend on how many rows share its pass: on a CPU the embedded
@@ -457,7 +457,9 @@ class Imagine:
                 self._running = Engine(backend, limits)
             return self._running
 
-    def _loaded_backend(self) -> Backend:
+    @property
+    def backend(self) -> Backend:
+        """The image model; loads it. Only one engine may call it at a time."""
         with self._loading:
             if self._backend is None:
                 _check_device(self._device)
@@ -486,7 +488,9 @@ class Imagine:
         recogniser = FACE_ENCODERS.get(chosen.conditioned_by).load(self.settings)
         return partial(embed_crops, encoder=recogniser)
 
-    def _loaded_faces(self) -> tuple[FaceDetector, FaceEncoder]:
+    @property
+    def faces(self) -> tuple[FaceDetector, FaceEncoder]:
+        """Face detector and recogniser; loads them."""
         with self._loading:
             if self._faces is None:
                 self._check_licences()
@@ -494,6 +498,34 @@ class Imagine:
                 encoder = FACE_ENCODERS.get(self._names[2]).load(self.settings)
                 self._faces = (detector, encoder)
             return self._faces
+
+    def tools(self, engine: Engine | None = None) -> Tools:
+        """What the pipeline works with; loads it.
+
+        Args:
+            engine: another engine over the same backend, e.g. one that batches.
+        """
+        detector, encoder = self.faces
+        return Tools(
+            engine or self._engine(),
+            detector,
+            encoder,
+            self.settings,
+            licence=self._check_licences().in_words(),
+            mark=self.mark,
+        )
+
+    def mark(self, image: ImageArray, recipe: Recipe | None) -> MarkedImage:
+        """Give a picture its audit entry and its marks; the first one opens log and keys.
+
+        Raises:
+            NotMarked: the picture cannot carry the marks, or the keys cannot be used.
+            StorageError: the audit log cannot be used.
+        """
+        with self._loading:
+            if self._marking is None:
+                self._marking = local_marking(self.settings)
+        return self._marking(image, recipe)
 
     def _check_licences(self) -> LicenceStamp:
         """Refuse weights of the backend or of the face packs before any of them is opened."""
@@ -519,6 +551,41 @@ class Imagine:
                 f"{self._names[2]!r} cannot judge it. Make it again."
             )
         return person
+
+
+def local_marking(settings: Settings) -> Marking:
+    """Marks and audit log in the data folder of the settings, made at the first picture.
+
+    Raises:
+        MarkingKeyUnusable: the keys of the marks cannot be used.
+        StorageError: the audit log cannot be used.
+    """
+    # Both are heavy to import, and not needed before the first picture is finished.
+    from imagine.provenance import MARKS_FOLDER, open_marker
+    from imagine.storage.audit_log import AuditLog
+    from imagine.storage.checkpoints import KEY_FILE_NAME, SigningKey
+    from imagine.storage.database import open_database
+    from imagine.storage.migrations import upgrade
+
+    marker, keys = open_marker(settings.data_directory / MARKS_FOLDER)
+    if keys.note:
+        logger.info("%s", keys.note)
+    database = open_database(settings.database_place)
+    upgrade(database)
+    signing = SigningKey.load_or_create(settings.secrets_directory / KEY_FILE_NAME)
+    log = AuditLog(database, signing, _NobodysKeys())
+
+    def append(facts: Mapping[str, object]) -> int:
+        return log.append("picture.marked", None, facts, "imagine").sequence
+
+    return Marking(marker, append, shipped_policy().sha256)
+
+
+class _NobodysKeys:
+    """Pictures of the Python door are logged without saying whose they are."""
+
+    def commitment_key(self, tenant_id: str, subject: str) -> bytes:
+        raise InvalidInput(f"Nobody is named in this log, and {len(subject)} characters were.")
 
 
 def _refuse_a_single(photos: object) -> None:

@@ -139,7 +139,8 @@ class Recipe:
     """All that is needed to make the same picture again, given the same selfies.
 
     `licence` says in words what the weights behind the picture may be used for; guidance worked
-    from the share `guidance_from` of the schedule up to the share `guidance_until`.
+    from the share `guidance_from` of the schedule up to the share `guidance_until`; `record` is
+    the audit entry its marks lead to, 0 for none.
     """
 
     prompt: str
@@ -154,6 +155,7 @@ class Recipe:
     licence: str = ""
     guidance_from: float = 0.0
     guidance_until: float = 1.0
+    record: int = 0
 
 
 @dataclass(frozen=True, slots=True)

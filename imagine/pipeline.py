@@ -35,6 +35,7 @@ class Wish:
         likeness: 0 (only the prompt speaks) to 1 (as alike as possible).
         best_of: candidates drawn for each picture, of which the best is kept.
         guidance_interval: the share of the schedule, from and up to, in which guidance works.
+        record: audit entry of a picture that is made again; 0 for a new one.
     """
 
     prompt: str = field(repr=False)
@@ -45,6 +46,7 @@ class Wish:
     likeness: float
     best_of: int = 1
     guidance_interval: tuple[float, float] = (0.0, 1.0)
+    record: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Tools:
         priority: how urgent.
         checks: what looks at a picture before it leaves; None takes all of them.
         licence: what the weights may be used for, in words, for the recipe.
-        mark: gives a finished picture its marks; the usual one writes recipe and origin.
+        mark: gives a finished picture its marks; the plain one writes recipe and origin only.
     """
 
     engine: Engine
@@ -187,7 +189,7 @@ def make_pictures(
     kept: list[Picture] = []
     refused: list[CheckReport] = []
     for first in range(wish.count):
-        best = keep_best(candidates[first :: wish.count], identity, tools)
+        best = keep_best(candidates[first :: wish.count], identity, tools, wish.record)
         if isinstance(best, Picture):
             kept.append(best)
         else:
@@ -257,7 +259,7 @@ def fit_to_prompt(backend: Backend, image: ImageArray, prompt: str) -> float | N
 
 
 def keep_best(
-    candidates: Sequence[Candidate], identity: Identity, tools: Tools
+    candidates: Sequence[Candidate], identity: Identity, tools: Tools, record: int = 0
 ) -> Picture | CheckReport:
     """The best candidate that may leave, marked, or why the best of them may not.
 
@@ -269,7 +271,7 @@ def keep_best(
     for candidate in ranked:
         report = tools.output_checks.check(candidate.image, identity.embedding)
         if may_leave(report):
-            return _mark(candidate, _why(candidate, candidates), identity, tools)
+            return _mark(candidate, _why(candidate, candidates), identity, tools, record)
         reports.append(report)
     return reports[0]
 
@@ -317,7 +319,7 @@ def _span(values: Iterator[float]) -> str:
     return f"others {low:.2f}" if low == high else f"others {low:.2f} to {high:.2f}"
 
 
-def _mark(candidate: Candidate, why: str, identity: Identity, tools: Tools) -> Picture:
+def _mark(candidate: Candidate, why: str, identity: Identity, tools: Tools, record: int) -> Picture:
     request = candidate.request
     recipe = Recipe(
         prompt=request.prompt,
@@ -332,9 +334,10 @@ def _mark(candidate: Candidate, why: str, identity: Identity, tools: Tools) -> P
         licence=tools.licence,
         guidance_from=request.guidance_interval[0],
         guidance_until=request.guidance_interval[1],
+        record=record,
     )
     marked = tools.mark(candidate.image, recipe)
-    return Picture(marked, recipe, candidate.verdict, candidate.prompt_fit, why)
+    return Picture(marked, marked.recipe or recipe, candidate.verdict, candidate.prompt_fit, why)
 
 
 def _progress(step: int, num_steps: int, elapsed_seconds: float) -> Progress:

@@ -80,6 +80,12 @@ class Settings:
 
     # Properties and not defaults, so that `replace(settings, data_directory=...)` takes all along.
     @property
+    def secrets_directory(self) -> Path:
+        """Folder of the keys that sign: beside the master key, else inside the data folder."""
+        kind, _, where = self.master_key_source.partition(":")
+        return Path(where).parent if kind == "file" else self.data_directory / "secrets"
+
+    @property
     def database_place(self) -> str:
         """Url of the database."""
         return self.database_url or f"sqlite:///{self.data_directory / 'imagine.db'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 
@@ -18,6 +19,16 @@ def calm_checks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """
     if request.node.get_closest_marker("real_checks") is None:
         monkeypatch.setattr(pipeline, "usual_checks", _calm)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Logs and keys of a test run lie in a folder of its own, never in the developer's."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMAGINE_DATA_DIR", str(folder / "kept"))
+        patch.setenv("IMAGINE_MASTER_KEY", f"file:{folder / 'secrets' / 'master.key'}")
+        yield
 
 
 def _calm(detector, encoder) -> OutputChecks:  # type: ignore[no-untyped-def]

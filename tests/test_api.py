@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
@@ -30,15 +29,27 @@ from imagine.engine import Limits
 from imagine.identity import FACE_DETECTORS, FACE_ENCODERS
 from imagine.identity.align import TEMPLATE
 from imagine.identity.insightface_faces import embed_crops
+from imagine.provenance import MARKS_FOLDER, mark_image, open_verifier
+from imagine.provenance.verify import Provenance
 from tests.doubles import DoubleEncoder, double_crops, double_identity
 
 PROMPT = "in a forest"
 
 
 @pytest.fixture
-def im(monkeypatch: pytest.MonkeyPatch) -> Iterator[Imagine]:
+def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry, kind in ((FACE_DETECTORS, "Detector"), (FACE_ENCODERS, "Encoder")):
         monkeypatch.setitem(registry._targets, "double", f"tests.doubles:Double{kind}")
+
+
+@pytest.fixture
+def im(doubles: None) -> Imagine:
+    """Without audit entry and watermark, which differ from picture to picture."""
+    return Imagine("fake", detector="double", encoder="double", marking=mark_image)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def marking_im(doubles: None) -> Imagine:
     return Imagine("fake", detector="double", encoder="double")
 
 
@@ -336,3 +347,24 @@ def test_on_a_gpu_a_big_backend_is_loaded_by_a_plan_and_the_engine_keeps_to_it(
     assert loaded["plan"].backend == "flux2_klein"
     assert engine._limits.max_forward_rows >= 1
     assert engine._limits != Limits()
+
+
+def test_a_picture_that_leaves_carries_marks_that_lead_to_its_audit_entry(
+    marking_im: Imagine, me: Identity, tmp_path: Path
+) -> None:
+    first, second = marking_im.generate(PROMPT, identity=me, seed=7, n=2).images
+    assert 0 < first.recipe.record < second.recipe.record
+    verifier = open_verifier(Settings().data_directory / MARKS_FOLDER)
+    for suffix in (".png", ".jpg", ".webp"):
+        report = verifier.verify(first.save(tmp_path / f"me{suffix}"))
+        assert report.verdict is Provenance.UNTOUCHED
+        assert report.record == first.recipe.record
+
+
+def test_a_picture_made_again_has_the_pixels_and_the_entry_of_the_first_time(
+    marking_im: Imagine, me: Identity, tmp_path: Path
+) -> None:
+    image = marking_im.generate(PROMPT, identity=me, seed=7).images[0]
+    again = marking_im.replay(image.save(tmp_path / "me.png"), me)
+    assert np.array_equal(again.array, image.array)
+    assert again.recipe == image.recipe

@@ -160,6 +160,7 @@ def _drawing_settings(
         "num_inference_steps": info.default_steps if steps is None else steps,
         "guidance_scale": info.default_guidance_scale if guidance_scale is None else guidance_scale,
         "likeness": likeness,
+        "guidance_interval": info.default_guidance_interval,
     }
 
 

@@ -29,6 +29,8 @@ class BackendInfo:
         device: "cpu", "cuda", ...
         conditioned_by: the face recogniser whose vectors shape its pictures, as named in
             FACE_ENCODERS; likeness must be judged by another. None where no recogniser takes part.
+        default_guidance_interval: share of the schedule in which guidance works when the caller
+            names none.
     """
 
     name: str
@@ -39,6 +41,7 @@ class BackendInfo:
     default_guidance_scale: float
     device: str
     conditioned_by: str | None = None
+    default_guidance_interval: tuple[float, float] = (0.0, 1.0)
 
 
 class RowState(Protocol):

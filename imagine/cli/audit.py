@@ -130,7 +130,7 @@ def _verify_database(
 
     if key is not None:
         return verify_database(database, key.public_bytes, kept)
-    ours = Settings().data_directory / KEY_FILE_NAME
+    ours = Settings().secrets_directory / KEY_FILE_NAME
     if ours.exists():
         return verify_database(database, SigningKey.load_or_create(ours).public_bytes, kept)
     say("Checked against the key that the database names itself; --public-key is safer.")

@@ -54,12 +54,12 @@ def generate(
         float | None, typer.Option("--guidance", help="How strongly the prompt pulls; 1 is not.")
     ] = None,
     guidance_interval: Annotated[
-        tuple[float, float],
+        tuple[float, float] | None,
         typer.Option(
             "--guidance-interval",
             help="Share of the steps, from and up to, in which guidance works; 0 0.5 is faster.",
         ),
-    ] = (0.0, 1.0),
+    ] = None,
     best_of: Annotated[
         int, typer.Option("--best-of", help="Draw so many candidates per picture, keep the best.")
     ] = 1,

@@ -249,6 +249,7 @@ class Generations:
             count=request.n,
             num_inference_steps=request.num_inference_steps or info.default_steps,
             guidance_scale=float(request.guidance_scale or info.default_guidance_scale),
+            guidance_interval=info.default_guidance_interval,
             likeness=request.likeness,
             best_of=request.best_of,
         )

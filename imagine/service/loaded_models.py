@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from imagine.api import Imagine
 from imagine.backends import BackendInfo
@@ -12,6 +13,7 @@ from imagine.errors import Busy
 from imagine.identity import build_identity, check_photos
 from imagine.identity.base import FaceDetector, FaceEncoder
 from imagine.pipeline import Tools
+from imagine.provenance import Marking
 from imagine.service.settings import ServiceSettings
 from imagine.settings import Settings
 
@@ -22,7 +24,9 @@ FACES_WAIT_SECONDS = 60.0
 class LoadedModels:
     """Image model, face detector and face recogniser by the names in the settings."""
 
-    def __init__(self, chosen: ServiceSettings, settings: Settings) -> None:
+    def __init__(
+        self, chosen: ServiceSettings, settings: Settings, marking: Marking | None = None
+    ) -> None:
         """Remember the names; nothing heavy is opened.
 
         Raises:
@@ -38,6 +42,7 @@ class LoadedModels:
             settings,
             chosen.weights,
             chosen.licence,
+            marking,
         )
         self.settings = settings
         self._chosen = chosen
@@ -71,7 +76,7 @@ class LoadedModels:
         """
         with self._loading:
             if self._engine is None:
-                backend = self._door._loaded_backend()
+                backend = self._door.backend
                 self._engine = Engine(backend, self._limits(backend.info))
             return self._engine
 
@@ -80,7 +85,7 @@ class LoadedModels:
         """Detector and recogniser; opens them."""
         with self._loading:
             if self._faces is None:
-                self._faces = self._door._loaded_faces()
+                self._faces = self._door.faces
             return self._faces
 
     def load(self) -> None:
@@ -89,8 +94,8 @@ class LoadedModels:
 
     def tools(self, tenant_id: str) -> Tools:
         """What the pipeline works with, on the account of a tenant."""
-        detector, encoder = self.faces
-        return Tools(self.engine, detector, encoder, self.settings, tenant_id, Priority.INTERACTIVE)
+        tools = self._door.tools(self.engine)
+        return replace(tools, tenant=tenant_id, priority=Priority.INTERACTIVE)
 
     def make_identity(self, photos: list[bytes], choose: dict[int, int] | None) -> Identity:
         """One person out of photos. Arguments and errors as `imagine.identity.build_identity`.

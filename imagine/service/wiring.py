@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from imagine.errors import DatabaseUnusable, ImagineError
+from imagine.provenance import MARKS_FOLDER, Marking, open_marker
+from imagine.safety.prompt_policy import shipped_policy
 from imagine.service.auth import LOCAL_TENANT, Doorkeeper
 from imagine.service.enrolment import Enrolment
 from imagine.service.feeds import Feeds
@@ -26,7 +28,7 @@ from imagine.settings import Settings
 from imagine.storage.api_keys import ApiKeys
 from imagine.storage.audit_log import AuditLog
 from imagine.storage.blobs import BlobStore, open_blobs
-from imagine.storage.checkpoints import SigningKey
+from imagine.storage.checkpoints import KEY_FILE_NAME, SigningKey
 from imagine.storage.consent import ConsentBook
 from imagine.storage.database import Database, open_database
 from imagine.storage.erasure import Eraser
@@ -41,7 +43,6 @@ from imagine.storage.vault import Vault
 
 logger = logging.getLogger(__name__)
 
-AUDIT_KEY = "audit.pem"  # signs the audit log
 CERTIFICATE_KEY = "certificates.pem"  # signs deletion certificates
 
 
@@ -138,14 +139,14 @@ def build_service(
         StorageError: a key, the database or the store of pictures cannot be used.
     """
     limits = limits or Settings()
-    models = LoadedModels(chosen, limits)
     database = open_current_database(limits)
     key_store = open_blobs(limits.key_store_place)
     keys = DataKeys(key_store, master or _master_key(limits, key_store))
     vault = Vault(open_blobs(limits.blob_place), keys)
-    secrets = secrets_directory(limits)
-    log = AuditLog(database, SigningKey.load_or_create(secrets / AUDIT_KEY), keys)
+    secrets = limits.secrets_directory
+    log = AuditLog(database, SigningKey.load_or_create(secrets / KEY_FILE_NAME), keys)
     record = recorder(log)
+    models = LoadedModels(chosen, limits, _marking(limits, log))
     jobs = JobStore(database, lease_duration=LEASE)
     feeds = Feeds()
     consents = ConsentBook(
@@ -220,10 +221,16 @@ def open_current_database(limits: Settings) -> Database:
     return database
 
 
-def secrets_directory(limits: Settings) -> Path:
-    """Where the keys that sign are: beside the master key, else a folder in the data folder."""
-    kind, _, where = limits.master_key_source.partition(":")
-    return Path(where).parent if kind == "file" else limits.data_directory / "secrets"
+def _marking(limits: Settings, log: AuditLog) -> Marking:
+    """Every picture of the service leads to an entry of its audit log."""
+    marker, keys = open_marker(limits.data_directory / MARKS_FOLDER)
+    if keys.note:
+        logger.warning("%s", keys.note)
+
+    def append(facts: Mapping[str, object]) -> int:
+        return log.append("picture.marked", None, facts, "service").sequence
+
+    return Marking(marker, append, shipped_policy().sha256)
 
 
 def _master_key(limits: Settings, key_store: BlobStore) -> MasterKey:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from imagine.errors import SigningKeyUnusable, UnreadableAuditLog
 from imagine.storage.merkle import HASH_BYTES
 
-KEY_FILE_NAME = "audit-key.pem"  # of the signing key, in the data folder
+KEY_FILE_NAME = "audit.pem"  # of the signing key, in the folder of secrets
 _ED25519 = b"\x01"  # the signature type of the signed note format
 _SIGNATURE_BYTES = 64
 _ORIGIN = re.compile(r"[^\s+]{1,200}")

@@ -24,6 +24,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder with a log of five entries."""
     folder = tmp_path / "kept"
     monkeypatch.setenv("IMAGINE_DATA_DIR", str(folder))
+    monkeypatch.setenv("IMAGINE_MASTER_KEY", f"file:{folder / 'master.key'}")
     monkeypatch.delenv("IMAGINE_DATABASE_URL", raising=False)
     with open_database(f"sqlite:///{folder / 'imagine.db'}") as database:
         upgrade(database)
@@ -74,6 +75,7 @@ def test_an_export_is_checked_on_a_machine_without_the_database(
     kept.write_text(run("audit", "checkpoint").out, encoding="utf-8")
     assert run("audit", "export", "-o", "log.jsonl").out == "log.jsonl: 5 entries\n"
     monkeypatch.setenv("IMAGINE_DATA_DIR", str(tmp_path / "another machine"))
+    monkeypatch.setenv("IMAGINE_MASTER_KEY", f"file:{tmp_path / 'another machine' / 'key'}")
     done = run("audit", "verify", "log.jsonl", "--public-key", key, "--checkpoint", kept)
     assert (done.status, done.err) == (0, "") and "All 5" in done.out
     assert "names itself" in run("audit", "verify", "log.jsonl").err

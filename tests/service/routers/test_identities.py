@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from PIL import Image
 
 from imagine.core import PhotoVerdict
-from imagine.service.wiring import CERTIFICATE_KEY, secrets_directory
+from imagine.service.wiring import CERTIFICATE_KEY
 from imagine.storage.erasure import verify_certificate
 from tests.service.conftest import CONSENT, House, blank, selfie
 
@@ -147,7 +147,7 @@ def test_deleting_gives_a_certificate_that_can_be_checked(house: House) -> None:
     image = house.generate(identity)["images"][0]["id"]
     answer = house.ask("DELETE", f"/v1/identities/{identity}")
     told = answer.json()
-    pem = (secrets_directory(house.service.limits) / CERTIFICATE_KEY).read_bytes()
+    pem = (house.service.limits.secrets_directory / CERTIFICATE_KEY).read_bytes()
     key = load_pem_private_key(pem, None).public_key()
     facts = verify_certificate(json.dumps(told["certificate"]), key)  # type: ignore[arg-type]
     assert (facts.subject_id, facts.counts["images"]) == (identity, 1)

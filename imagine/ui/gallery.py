@@ -1,0 +1,57 @@
+"""The page "Gallery": the pictures of this session; stars, recipes, a zip, deletion."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from html import escape
+
+from imagine.ui.imagining import picture_html
+from imagine.ui.studio import PictureCard, Studio
+from imagine.ui.words import Words
+
+
+def intro_html(words: Words) -> str:
+    """Heading and how long pictures live."""
+    return (
+        f"<h2>{escape(words('gallery.heading'))}</h2>"
+        f'<p class="lead">{escape(words("gallery.intro"))}</p>'
+    )
+
+
+def gallery_html(pictures: Sequence[PictureCard], words: Words, starred_only: bool) -> str:
+    """All pictures, newest first."""
+    shown = [card for card in pictures if card.is_starred or not starred_only]
+    if not shown:
+        return f'<p class="muted empty">{escape(words("gallery.none"))}</p>'
+    cards = "".join(picture_html(card, words, _chooser(card, words)) for card in shown)
+    return f"""<p class="row"><a class="small" data-js="zip" href="/private/pictures.zip"
+ download>{escape(words("gallery.zip"))}</a> <span class="muted">{escape(words("gallery.zip_hint"))}
+</span></p><div class="pictures">{cards}</div>"""
+
+
+def zip_pictures(studio: Studio, ids: Sequence[str]) -> bytes:
+    """The marked files of pictures in one archive; all pictures when no id is given.
+
+    Raises:
+        NotStored: one of them is not here.
+    """
+    cards = {card.id: card for card in studio.pictures()}
+    buffer = io.BytesIO()
+    # Stored, not deflated: PNG is compressed already.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for number, picture_id in enumerate(ids or tuple(cards), 1):
+            data = studio.picture(picture_id)
+            archive.writestr(file_name(number, cards[picture_id]), data)
+    return buffer.getvalue()
+
+
+def file_name(number: int, card: PictureCard) -> str:
+    """A name that says nothing of the person or the wish."""
+    return f"imagine-{number:03d}-seed-{card.recipe.seed}.png"
+
+
+def _chooser(card: PictureCard, words: Words) -> str:
+    label = escape(words("picture.choose"))
+    return f'<label class="choose"><input type="checkbox" data-choose="{card.id}"> {label}</label>'
