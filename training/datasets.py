@@ -233,7 +233,7 @@ def rarity(
     """
     weights = np.ones(len(facts))
     for name in attributes:
-        words = [fact[name] for fact in facts]
+        words = [fact.get(name, "") for fact in facts]
         _, inverse, counts = np.unique(words, return_inverse=True, return_counts=True)
         weights *= (counts.max() / counts[inverse]) ** power
     return np.minimum(weights, limit)

@@ -23,6 +23,8 @@ GREY = BACKGROUND_GREY / 127.5 - 1.0
 def disturb_references(crops: Tensor) -> Tensor:
     """(n, 3, s, s) crops in [-1, 1] to the same shape and range; about half stay as they are."""
     chosen = torch.rand(len(crops), device=crops.device) < STRONG
+    if not chosen.any():
+        return crops
     unit = _reframe((crops[chosen] + 1) / 2)
     unit = _light(unit)
     unit = _colour(unit)

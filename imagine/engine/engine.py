@@ -262,7 +262,7 @@ class Engine:
         while self._wait_for_work():
             try:
                 self._turn()
-            except Exception as error:  # a backend broke its contract; nobody may wait for ever
+            except BaseException as error:  # whatever it is, nobody may wait for ever
                 logger.exception("the engine's turn failed; its requests fail with it")
                 with self._changed:
                     everything = [*self._waiting, *self._active]
@@ -514,7 +514,7 @@ def _not_finite(request: Request, step: int) -> GenerationFailed:
     )
 
 
-def _as_our_error(error: Exception, request: Request) -> ImagineError:
+def _as_our_error(error: BaseException, request: Request) -> ImagineError:
     if isinstance(error, ImagineError):
         return error
     if is_out_of_memory(error):

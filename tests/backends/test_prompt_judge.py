@@ -60,7 +60,9 @@ def test_a_saved_judge_says_the_same_after_loading(tmp_path):
     network.save_pretrained(tmp_path)
     image = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
     loaded = AttributePromptJudge.load(tmp_path)
-    assert loaded.probabilities([image]) == AttributePromptJudge(network).probabilities([image])
+    (after,) = loaded.probabilities([image])
+    (before,) = AttributePromptJudge(network).probabilities([image])
+    assert after["hat"] == pytest.approx(before["hat"], abs=1e-5)  # sums in another order
     assert loaded.accuracy == {"hat": 0.9}
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import _thread
 import errno
 import json
 import os
 import struct
+import time
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -67,12 +69,16 @@ def test_an_existing_picture_is_kept_without_force(run: Run, selfie: Path, tmp_p
     assert run(*command, "--force").status == 0
 
 
-def test_replay_makes_the_same_file_again(run: Run, selfie: Path, tmp_path: Path) -> None:
+def test_replay_makes_the_same_picture_again_with_the_same_marks(
+    run: Run, selfie: Path, tmp_path: Path
+) -> None:
     run("generate", PROMPT, "-p", selfie, *FAKE, "-n", 2, "--seed", 7, "-o", "a")
     done = run("replay", "a/imagine-8.png", "-p", selfie, "-o", "again.png")
     assert done.status == 0
     again, first = tmp_path / "again.png", tmp_path / "a/imagine-8.png"
-    assert again.read_bytes() == first.read_bytes()
+    with Image.open(again) as one, Image.open(first) as other:
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+    assert read_recipe(again) == read_recipe(first)
 
 
 def test_replaying_a_picture_without_a_recipe_is_refused(run: Run, selfie: Path) -> None:
@@ -203,7 +209,7 @@ def test_corrupt_weights_are_told_apart(
 
 
 def interrupting(error: BaseException) -> Any:
-    def step(self: object, states: object) -> None:
+    def step(*arguments: object) -> None:
         raise error
 
     return step
@@ -212,8 +218,15 @@ def interrupting(error: BaseException) -> Any:
 def test_ctrl_c_ends_with_130_and_no_file(
     run: Run, selfie: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeBackend, "denoise_step", interrupting(KeyboardInterrupt()))
-    done = run("generate", PROMPT, "-p", selfie, *FAKE)
+    plain = FakeBackend.denoise_step
+
+    def step(self: FakeBackend, states: Any) -> Any:
+        _thread.interrupt_main()
+        time.sleep(0.05)
+        return plain(self, states)
+
+    monkeypatch.setattr(FakeBackend, "denoise_step", step)
+    done = run("generate", PROMPT, "-p", selfie, *FAKE, "--steps", 100)
     assert done.status == 130 and "Cancelled" in done.err
     assert files(tmp_path) == []
 
@@ -221,7 +234,7 @@ def test_ctrl_c_ends_with_130_and_no_file(
 def test_an_unexpected_error_is_one_sentence_and_debug_shows_where(
     run: Run, selfie: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeBackend, "denoise_step", interrupting(RuntimeError("odd.")))
+    monkeypatch.setattr("imagine.pipeline.judge_likeness", interrupting(RuntimeError("odd.")))
     command = ("generate", PROMPT, "-p", selfie, *FAKE)
     plain, debug = run(*command), run(*command, "--debug")
     assert plain.status == debug.status == 1

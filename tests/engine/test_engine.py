@@ -173,6 +173,16 @@ def test_a_backend_that_breaks_its_contract_leaves_nobody_waiting(
     assert [outcome(t) for t in tickets] == ["GenerationFailed"] * 2
 
 
+def test_even_an_interrupt_inside_the_thread_leaves_nobody_waiting(
+    engine: Engine, backend: CountingBackend
+) -> None:
+    def interrupt(states: Sequence[Count]) -> None:
+        raise KeyboardInterrupt
+
+    backend.before_step = interrupt
+    assert outcome(engine.submit(counting_wish(1))) == "GenerationFailed"
+
+
 def test_without_memory_the_pass_is_split_once_and_the_event_recorded(
     engine: Engine, backend: CountingBackend
 ) -> None:

@@ -46,3 +46,8 @@ def test_the_cosine_transform_is_orthonormal() -> None:
 def test_two_calls_disturb_differently() -> None:
     given = crops()
     assert not torch.equal(disturb_references(given), disturb_references(given))
+
+
+def test_a_batch_of_which_nothing_is_chosen_stays_as_it_is() -> None:
+    for _ in range(8):
+        assert disturb_references(crops(count=1)).shape == (1, 3, 48, 48)
