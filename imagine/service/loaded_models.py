@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from imagine.api import Imagine
 from imagine.backends import BackendInfo
-from imagine.core import Identity, PhotoReport
+from imagine.core import Identity, ImageArray, PhotoReport, Recipe
 from imagine.engine import Engine, Limits, Priority
 from imagine.errors import Busy
 from imagine.identity import build_identity, check_photos
 from imagine.identity.base import FaceDetector, FaceEncoder
 from imagine.pipeline import Tools
-from imagine.provenance import Marking
+from imagine.provenance import MarkedImage
 from imagine.service.settings import ServiceSettings
 from imagine.settings import Settings
 
+Mark = Callable[[ImageArray, Recipe], MarkedImage]
 FACES_AT_ONCE = 2  # photos are judged on the processor, which others need as well
 FACES_WAIT_SECONDS = 60.0
 
@@ -24,9 +26,7 @@ FACES_WAIT_SECONDS = 60.0
 class LoadedModels:
     """Image model, face detector and face recogniser by the names in the settings."""
 
-    def __init__(
-        self, chosen: ServiceSettings, settings: Settings, marking: Marking | None = None
-    ) -> None:
+    def __init__(self, chosen: ServiceSettings, settings: Settings) -> None:
         """Remember the names; nothing heavy is opened.
 
         Raises:
@@ -42,13 +42,13 @@ class LoadedModels:
             settings,
             chosen.weights,
             chosen.licence,
-            marking,
         )
         self.settings = settings
         self._chosen = chosen
         self._loading = threading.Lock()
         self._judging = threading.BoundedSemaphore(FACES_AT_ONCE)
         self._engine: Engine | None = None
+        self._mark: Mark | None = None
         self._faces: tuple[FaceDetector, FaceEncoder] | None = None
 
     @property
@@ -95,7 +95,12 @@ class LoadedModels:
     def tools(self, tenant_id: str) -> Tools:
         """What the pipeline works with, on the account of a tenant."""
         tools = self._door.tools(self.engine)
-        return replace(tools, tenant=tenant_id, priority=Priority.INTERACTIVE)
+        mark = self._mark or tools.mark
+        return replace(tools, tenant=tenant_id, priority=Priority.INTERACTIVE, mark=mark)
+
+    def mark_with(self, mark: Mark) -> None:
+        """Give pictures their marks this way instead of the Python door's."""
+        self._mark = mark
 
     def make_identity(self, photos: list[bytes], choose: dict[int, int] | None) -> Identity:
         """One person out of photos. Arguments and errors as `imagine.identity.build_identity`.

@@ -279,6 +279,10 @@ class RecipeOut(BaseModel):
     model_revision: str
     identity_fingerprint: str
     version: str
+    licence: str = ""
+    guidance_from: float = 0.0
+    guidance_until: float = 1.0
+    record: int = 0
 
 
 class ProvenanceOut(BaseModel):

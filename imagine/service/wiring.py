@@ -139,6 +139,7 @@ def build_service(
         StorageError: a key, the database or the store of pictures cannot be used.
     """
     limits = limits or Settings()
+    models = LoadedModels(chosen, limits)
     database = open_current_database(limits)
     key_store = open_blobs(limits.key_store_place)
     keys = DataKeys(key_store, master or _master_key(limits, key_store))
@@ -146,7 +147,7 @@ def build_service(
     secrets = limits.secrets_directory
     log = AuditLog(database, SigningKey.load_or_create(secrets / KEY_FILE_NAME), keys)
     record = recorder(log)
-    models = LoadedModels(chosen, limits, _marking(limits, log))
+    models.mark_with(make_marking(limits, log))
     jobs = JobStore(database, lease_duration=LEASE)
     feeds = Feeds()
     consents = ConsentBook(
@@ -221,7 +222,7 @@ def open_current_database(limits: Settings) -> Database:
     return database
 
 
-def _marking(limits: Settings, log: AuditLog) -> Marking:
+def make_marking(limits: Settings, log: AuditLog) -> Marking:
     """Every picture of the service leads to an entry of its audit log."""
     marker, keys = open_marker(limits.data_directory / MARKS_FOLDER)
     if keys.note:

@@ -108,7 +108,7 @@ def test_watching_all_ends_when_all_have_ended(run: Run, jobs: JobStore) -> None
         jobs.forget_identity("a", "identity_1")
         jobs.finish(jobs.claim("w")[0].lease, {})
 
-    ender = threading.Timer(0.3, end_all)
+    ender = threading.Timer(1.0, end_all)
     ender.start()
     done = run("jobs", "watch", "--interval", "0.05")
     ender.join()

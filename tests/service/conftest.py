@@ -18,6 +18,8 @@ from PIL import Image
 
 from imagine import pipeline
 from imagine.identity import FACE_DETECTORS, FACE_ENCODERS
+from imagine.provenance import mark_image
+from imagine.service import wiring
 from imagine.service.api import create_app
 from imagine.service.auth import scopes_of
 from imagine.service.settings import ServiceSettings
@@ -26,6 +28,7 @@ from imagine.settings import Settings
 from tests.conftest import _calm as calm_checks
 from tests.doubles import double_crops
 
+REAL_MARKING = wiring.make_marking
 CONSENT = {
     "consent_text": "I agree that pictures of me are made from these photos.",
     "declared_adult": "true",
@@ -56,6 +59,8 @@ def doubles() -> Iterator[None]:
             patch.setitem(registry._targets, "double", f"tests.doubles:Double{kind}")
         # As `tests.conftest.calm_checks`, but for all of the session: one service lives through it.
         patch.setattr(pipeline, "usual_checks", calm_checks)
+        # Signatures and records differ from file to file; `test_marks.py` looks at real ones.
+        patch.setattr(wiring, "make_marking", lambda limits, log: mark_image)
         yield
 
 
