@@ -24,7 +24,15 @@ from imagine.backends import BACKENDS, Backend, BackendInfo
 from imagine.backends.base import FaceConditioned
 from imagine.backends.licences import LicenceMode, LicenceStamp, check_licences, check_mode
 from imagine.backends.memory_plan import MemoryPlan, device_bytes, make_plan
-from imagine.core import FloatArray, Identity, ImageArray, LikenessVerdict, PhotoReport, Recipe
+from imagine.core import (
+    REDRAWS,
+    FloatArray,
+    Identity,
+    ImageArray,
+    LikenessVerdict,
+    PhotoReport,
+    Recipe,
+)
 from imagine.engine import Engine, Limits
 from imagine.engine.engine import check_interval
 from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS
@@ -40,9 +48,17 @@ from imagine.identity import (
     wipe,
 )
 from imagine.identity.insightface_faces import embed_crops, find_pack
-from imagine.pipeline import Picture, Progress, Tools, Wish, make_pictures
+from imagine.pipeline import (
+    Audience,
+    Candidate,
+    Picture,
+    Progress,
+    Tools,
+    Wish,
+    make_pictures,
+)
 from imagine.provenance import MarkedImage, Marking, read_recipe
-from imagine.safety import allow_prompt
+from imagine.safety import CheckReport, OutputChecks, allow_prompt, usual_checks
 from imagine.safety.prompt_policy import shipped_policy
 from imagine.settings import Settings
 
@@ -209,6 +225,8 @@ class Imagine:
         self._licence = licence
         self._backend: Backend | None = None
         self._faces: tuple[FaceDetector, FaceEncoder] | None = None
+        self._checks: OutputChecks | None = None
+        self._stamp: LicenceStamp | None = None
         self._loading = threading.Lock()
         self._running: Engine | None = None
         self._plan: MemoryPlan | None = None
@@ -320,9 +338,15 @@ class Imagine:
             likeness=float(likeness),
             best_of=best_of,
             guidance_interval=guidance_interval or info.default_guidance_interval,
+            redraws=REDRAWS,
         )
         withheld: list[str] = []
-        pictures = self._draw(wish, person, on_progress, cancel, withheld)
+
+        def tell(candidate: Candidate, report: CheckReport) -> None:
+            withheld.append(report.words)
+
+        audience = _audience(on_progress, cancel, tell)
+        pictures = make_pictures(wish, person, self.tools(), audience)
         images = tuple(_generated(picture) for picture in pictures)
         return GenerationResult(images, wish.seed, info, tuple(withheld))
 
@@ -394,7 +418,8 @@ class Imagine:
             guidance_interval=(float(facts.guidance_from), float(facts.guidance_until)),
             record=facts.record,
         )
-        return _generated(self._draw(wish, person, on_progress, cancel)[0])
+        audience = _audience(on_progress, cancel)
+        return _generated(make_pictures(wish, person, self.tools(), audience)[0])
 
     def _check_replayable(self, recipe: Recipe, person: Identity) -> None:
         if recipe.identity_fingerprint != person.fingerprint:
@@ -419,25 +444,6 @@ class Imagine:
                 f"{self.info.model_revision}, which would draw another one. "
                 "Install the version of the weights it was made by."
             )
-
-    def _draw(
-        self,
-        wish: Wish,
-        person: Identity,
-        on_progress: OnProgress,
-        cancel: Cancel,
-        withheld: list[str] | None = None,
-    ) -> list[Picture]:
-        tools = self.tools()
-        report = on_progress or (lambda progress: None)
-        return make_pictures(
-            wish,
-            person,
-            tools,
-            lambda p: _ignore(report(p)),
-            _cancel_question(cancel),
-            lambda checked: (withheld if withheld is not None else []).append(checked.words),
-        )
 
     def _engine(self) -> Engine:
         backend = self.backend
@@ -506,11 +512,14 @@ class Imagine:
             engine: another engine over the same backend, e.g. one that batches.
         """
         detector, encoder = self.faces
+        with self._loading:
+            self._checks = self._checks or usual_checks(detector, encoder)
         return Tools(
             engine or self._engine(),
             detector,
             encoder,
             self.settings,
+            self._checks,
             licence=self._check_licences().in_words(),
             mark=self.mark,
         )
@@ -529,11 +538,16 @@ class Imagine:
 
     def _check_licences(self) -> LicenceStamp:
         """Refuse weights of the backend or of the face packs before any of them is opened."""
+        if self._stamp is not None:
+            return self._stamp
         backend, *face_names = self._names
         packs = ["dlib"] if "dlib" in face_names else []
         if "insightface" in face_names:
             packs.append(find_pack(self.settings).name)
-        return check_licences(backend, self._licence, weights=self._weights, face_packs=packs)
+        self._stamp = check_licences(
+            backend, self._licence, weights=self._weights, face_packs=packs
+        )
+        return self._stamp
 
     def _checked_identity(self, identity: Identity | IdentityHandle) -> Identity:
         person = identity.identity if isinstance(identity, IdentityHandle) else identity
@@ -627,8 +641,13 @@ def _cancel_question(cancel: Cancel) -> Callable[[], bool]:
     return cancel if callable(cancel) else cancel.is_set
 
 
-def _ignore(value: object) -> None:
-    """Progress callbacks may return anything."""
+def _audience(
+    on_progress: OnProgress,
+    cancel: Cancel,
+    withheld: Callable[[Candidate, CheckReport], object] = lambda candidate, report: None,
+) -> Audience:
+    report = on_progress or (lambda progress: None)
+    return Audience(report, _cancel_question(cancel), withheld)
 
 
 def _check_whole(name: str, value: int, low: int, high: int) -> None:

@@ -16,6 +16,8 @@ ImageArray = NDArray[np.uint8]  # (height, width, 3), RGB
 FloatArray = NDArray[np.float32]
 
 CROP_SIZE = 128  # side of an aligned face crop, pixels
+REDRAWS = 2  # how often a picture in which no face can be found is drawn again
+REDRAW_STRIDE = 2**32  # from the seed of a picture to that of its redraw, far from all others
 
 
 @dataclass(frozen=True, slots=True)

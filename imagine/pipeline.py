@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from imagine.backends.base import Backend
-from imagine.core import Identity, ImageArray, LikenessVerdict, Recipe, Request
-from imagine.engine import Engine, Phase, Priority, watch
+from imagine.core import REDRAW_STRIDE, Identity, ImageArray, LikenessVerdict, Recipe, Request
+from imagine.engine import Engine, Phase, Priority, Status, watch
 from imagine.errors import Cancelled, PictureWithheld
 from imagine.identity import FaceDetector, FaceEncoder, PhotoSource, build_identity
 from imagine.identity.likeness import COPY, judge_likeness
 from imagine.provenance import MarkedImage, mark_image
-from imagine.safety import CheckReport, Outcome, OutputChecks, allow_prompt, usual_checks
+from imagine.safety import CheckReport, Outcome, OutputChecks, allow_prompt
 from imagine.settings import VERSION, Settings
 
 
@@ -36,6 +36,8 @@ class Wish:
         best_of: candidates drawn for each picture, of which the best is kept.
         guidance_interval: the share of the schedule, from and up to, in which guidance works.
         record: audit entry of a picture that is made again; 0 for a new one.
+        redraws: how often a picture in which no face can be found is drawn again; redraw r of
+            picture i uses seed + i + r * REDRAW_STRIDE.
     """
 
     prompt: str = field(repr=False)
@@ -47,6 +49,7 @@ class Wish:
     best_of: int = 1
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     record: int = 0
+    redraws: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,9 @@ class Tools:
 
     Attributes:
         engine: the image model inside its batching loop, shared with whoever else is asking.
+        checks: what looks at a picture before it leaves.
         tenant: on whose account.
         priority: how urgent.
-        checks: what looks at a picture before it leaves; None takes all of them.
         licence: what the weights may be used for, in words, for the recipe.
         mark: gives a finished picture its marks; the plain one writes recipe and origin only.
     """
@@ -66,16 +69,11 @@ class Tools:
     detector: FaceDetector
     encoder: FaceEncoder
     settings: Settings
+    checks: OutputChecks
     tenant: str = "local"
     priority: Priority = Priority.INTERACTIVE
-    checks: OutputChecks | None = None
     licence: str = ""
     mark: Callable[[ImageArray, Recipe], MarkedImage] = mark_image
-
-    @property
-    def output_checks(self) -> OutputChecks:
-        """Every check, unless others were handed in."""
-        return self.checks or usual_checks(self.detector, self.encoder)
 
     @property
     def backend(self) -> Backend:
@@ -127,6 +125,7 @@ class Picture:
         verdict: how much it looks like the person.
         prompt_fit: how well it shows the prompt, 0 to 1; None when the backend cannot say.
         why: why this candidate was kept, in words.
+        checks: what the output checks said; all of it lets the picture leave.
     """
 
     marked: MarkedImage
@@ -134,6 +133,7 @@ class Picture:
     verdict: LikenessVerdict
     prompt_fit: float | None
     why: str
+    checks: CheckReport
 
 
 @runtime_checkable
@@ -144,95 +144,139 @@ class PromptJudge(Protocol):
         """0 (nothing of it) to 1 (all of it); None when this prompt cannot be judged."""
 
 
-ReportProgress = Callable[[Progress], None]
+ReportProgress = Callable[[Progress], object]
 IsCancelled = Callable[[], bool]
-ReportWithheld = Callable[[CheckReport], None]
+ReportWithheld = Callable[[Candidate, CheckReport], object]
+ReportStatus = Callable[[int, Status], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who hears what happens while pictures are made.
+
+    Attributes:
+        progress: how far all of it is, after every denoising step.
+        is_cancelled: asked before every step.
+        withheld: a drawn picture that may not leave, and why.
+        status: where one candidate stands, previews included; candidate k of picture i has the
+            number i + k * count.
+    """
+
+    progress: ReportProgress = lambda progress: None
+    is_cancelled: IsCancelled = lambda: False
+    withheld: ReportWithheld = lambda candidate, report: None
+    status: ReportStatus = lambda number, status: None
+
+
+NOBODY = Audience()
 
 
 def photos_to_pictures(
-    selfies: Sequence[PhotoSource],
-    wish: Wish,
-    tools: Tools,
-    report: ReportProgress = lambda progress: None,
-    is_cancelled: IsCancelled = lambda: False,
+    selfies: Sequence[PhotoSource], wish: Wish, tools: Tools, audience: Audience = NOBODY
 ) -> list[Picture]:
     """Selfies of one person and a wish in, marked pictures of that person out."""
     # Detect, align and embed the face of each selfie, check they are one person, fuse them.
     identity = build_identity(selfies, tools.detector, tools.encoder, tools.settings)
-    return make_pictures(wish, identity, tools, report, is_cancelled)
+    return make_pictures(wish, identity, tools, audience)
 
 
 def make_pictures(
-    wish: Wish,
-    identity: Identity,
-    tools: Tools,
-    report: ReportProgress = lambda progress: None,
-    is_cancelled: IsCancelled = lambda: False,
-    withheld: ReportWithheld = lambda report: None,
+    wish: Wish, identity: Identity, tools: Tools, audience: Audience = NOBODY
 ) -> list[Picture]:
     """A person and a wish in, marked pictures out, one per wished picture and in order.
 
-    A picture that may not leave is left out and told to `withheld`.
+    A picture that may not leave is left out and told to `audience.withheld`.
 
     Raises:
         PromptBlocked: policy does not allow the prompt; nothing was drawn.
         PictureWithheld: not one picture may leave.
         CheckMissing: an output check cannot run, so nothing may leave.
-        Cancelled: `is_cancelled` became true; nothing was kept.
+        Cancelled: `audience.is_cancelled` became true; nothing was kept.
     """
     prompt = allow_prompt(wish.prompt, tools.settings)
-    requests = candidate_requests(wish, prompt, identity)
-    images = draw(requests, tools, report, is_cancelled)
-    verdicts = [judge_likeness(i, identity, tools.detector, tools.encoder) for i in images]
-    fits = [fit_to_prompt(tools.backend, image, prompt) for image in images]
-    candidates = [Candidate(*c) for c in zip(images, requests, verdicts, fits, strict=True)]
+    candidates = draw_candidates(wish, prompt, identity, tools, audience)
     kept: list[Picture] = []
     refused: list[CheckReport] = []
-    for first in range(wish.count):
-        best = keep_best(candidates[first :: wish.count], identity, tools, wish.record)
+    for choice in candidates:
+        best = keep_best(choice, identity, tools, wish.record)
         if isinstance(best, Picture):
             kept.append(best)
         else:
-            refused.append(best)
+            refused.append(best[1])
+            audience.withheld(*best)
     if not kept:
         raise PictureWithheld(f"Nothing was handed out: {refused[0].words} Ask for another seed.")
-    for checked in refused:
-        withheld(checked)
     return kept
 
 
-def candidate_requests(wish: Wish, prompt: str, identity: Identity) -> list[Request]:
-    """One request per candidate; candidate k of picture i has seed + i + k * count.
+def draw_candidates(
+    wish: Wish, prompt: str, identity: Identity, tools: Tools, audience: Audience
+) -> list[list[Candidate]]:
+    """The candidates of each picture, drawn and judged.
+
+    Where no face can be found in any candidate of a picture, another one is drawn, up to
+    `wish.redraws` times: a picture of somebody without a face is of no use to them.
+    """
+    choices: list[list[Candidate]] = [[] for _ in range(wish.count)]
+    numbers = list(range(wish.count * wish.best_of))
+    steps_done = 0
+    for _ in range(1 + wish.redraws):
+        requests = [candidate_request(wish, prompt, identity, number) for number in numbers]
+        images = draw(requests, numbers, tools, audience, steps_done)
+        steps_done += len(requests) * wish.num_inference_steps
+        for number, request, image in zip(numbers, requests, images, strict=True):
+            verdict = judge_likeness(image, identity, tools.detector, tools.encoder)
+            fit = fit_to_prompt(tools.backend, image, prompt)
+            choices[number % wish.count].append(Candidate(image, request, verdict, fit))
+        numbers = [
+            index + len(choice) * wish.count
+            for index, choice in enumerate(choices)
+            if not any(candidate.verdict.face_found for candidate in choice)
+        ]
+        if not numbers:
+            break
+    return choices
+
+
+def candidate_request(wish: Wish, prompt: str, identity: Identity, number: int) -> Request:
+    """The request of one candidate; candidate k of picture i is number i + k * count.
 
     The first `count` requests are those of a wish without `best_of`: asking for more candidates
     never makes the pictures you would have had without unreachable.
     """
-    return [
-        Request(
-            prompt=prompt,
-            crops=identity.crops,
-            seed=(wish.seed + index) % 2**63,
-            num_inference_steps=wish.num_inference_steps,
-            guidance_scale=wish.guidance_scale,
-            likeness=wish.likeness,
-            guidance_interval=wish.guidance_interval,
-        )
-        for index in range(wish.count * wish.best_of)
-    ]
+    redraw = max(0, number // wish.count - wish.best_of + 1)
+    plain = number % wish.count if redraw else number
+    return Request(
+        prompt=prompt,
+        crops=identity.crops,
+        seed=(wish.seed + plain + redraw * REDRAW_STRIDE) % 2**63,
+        num_inference_steps=wish.num_inference_steps,
+        guidance_scale=wish.guidance_scale,
+        likeness=wish.likeness,
+        guidance_interval=wish.guidance_interval,
+    )
 
 
 def draw(
     requests: Sequence[Request],
+    numbers: Sequence[int],
     tools: Tools,
-    report: ReportProgress,
-    is_cancelled: IsCancelled,
+    audience: Audience,
+    steps_done: int = 0,
 ) -> list[ImageArray]:
     """Hand the requests to the engine, tell how far they are, wait for the pictures.
 
     Whatever ends this early (an error of one, a cancellation, an interrupt) stops the rest.
+
+    Args:
+        requests: one per picture.
+        numbers: what each is called before the audience.
+        tools: whose engine draws.
+        audience: who hears of it.
+        steps_done: before these requests, for the progress.
     """
     stopped = Cancelled("Cancelled before the pictures were finished; nothing was kept.")
-    if is_cancelled():
+    if audience.is_cancelled():
         raise stopped
     tickets = tools.engine.submit_all(requests, tenant=tools.tenant, priority=tools.priority)
     steps = [0] * len(tickets)
@@ -242,10 +286,12 @@ def draw(
         for index, status in watch(tickets):
             if status.phase in (Phase.FAILED, Phase.CANCELED):
                 tickets[index].result()  # raises what happened
+            audience.status(numbers[index], status)
             if status.step > steps[index]:
                 steps[index] = status.step
-                report(_progress(sum(steps), num_steps, time.monotonic() - started))
-            if sum(steps) < num_steps and is_cancelled():
+                elapsed = time.monotonic() - started
+                audience.progress(_progress(sum(steps), num_steps, elapsed, steps_done))
+            if sum(steps) < num_steps and audience.is_cancelled():
                 raise stopped
         return [ticket.result() for ticket in tickets]
     finally:
@@ -260,20 +306,21 @@ def fit_to_prompt(backend: Backend, image: ImageArray, prompt: str) -> float | N
 
 def keep_best(
     candidates: Sequence[Candidate], identity: Identity, tools: Tools, record: int = 0
-) -> Picture | CheckReport:
-    """The best candidate that may leave, marked, or why the best of them may not.
+) -> Picture | tuple[Candidate, CheckReport]:
+    """The best candidate that may leave, marked, or the best of them and why it may not.
 
     Best is most likeness and prompt fit; copies of a selfie lose to everything else. Prompt fit
     counts only when every candidate has one, then as much as likeness.
     """
     ranked = sorted(candidates, key=_merit(candidates), reverse=True)
-    reports = []
+    refused = []
     for candidate in ranked:
-        report = tools.output_checks.check(candidate.image, identity.embedding)
+        report = tools.checks.check(candidate.image, identity.embedding)
         if may_leave(report):
-            return _mark(candidate, _why(candidate, candidates), identity, tools, record)
-        reports.append(report)
-    return reports[0]
+            why = _why(candidate, candidates)
+            return _mark(candidate, why, report, identity, tools, record)
+        refused.append((candidate, report))
+    return refused[0]
 
 
 def may_leave(report: CheckReport) -> bool:
@@ -306,6 +353,9 @@ def _why(kept: Candidate, candidates: Sequence[Candidate]) -> str:
     others = [candidate for candidate in candidates if candidate is not kept]
     likeness = f"likeness {kept.verdict.score:.2f} ({_span(c.verdict.score for c in others)})"
     chosen = f"Best of {len(candidates)}: {likeness}"
+    lost = sum(not candidate.verdict.face_found for candidate in others)
+    if lost and kept.verdict.face_found:
+        chosen += f", {lost} without a face"
     fits = [c.prompt_fit for c in candidates if c.prompt_fit is not None]
     if kept.prompt_fit is None or len(fits) < len(candidates):
         return f"{chosen}; ranked by likeness alone, since this backend cannot judge prompt fit."
@@ -319,7 +369,14 @@ def _span(values: Iterator[float]) -> str:
     return f"others {low:.2f}" if low == high else f"others {low:.2f} to {high:.2f}"
 
 
-def _mark(candidate: Candidate, why: str, identity: Identity, tools: Tools, record: int) -> Picture:
+def _mark(
+    candidate: Candidate,
+    why: str,
+    report: CheckReport,
+    identity: Identity,
+    tools: Tools,
+    record: int,
+) -> Picture:
     request = candidate.request
     recipe = Recipe(
         prompt=request.prompt,
@@ -337,9 +394,11 @@ def _mark(candidate: Candidate, why: str, identity: Identity, tools: Tools, reco
         record=record,
     )
     marked = tools.mark(candidate.image, recipe)
-    return Picture(marked, marked.recipe or recipe, candidate.verdict, candidate.prompt_fit, why)
+    return Picture(
+        marked, marked.recipe or recipe, candidate.verdict, candidate.prompt_fit, why, report
+    )
 
 
-def _progress(step: int, num_steps: int, elapsed_seconds: float) -> Progress:
+def _progress(step: int, num_steps: int, elapsed_seconds: float, steps_done: int) -> Progress:
     eta_seconds = elapsed_seconds / step * (num_steps - step)
-    return Progress(step, num_steps, elapsed_seconds, eta_seconds)
+    return Progress(steps_done + step, steps_done + num_steps, elapsed_seconds, eta_seconds)

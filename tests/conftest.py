@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from imagine import pipeline
+from imagine import api
 from imagine.safety import CheckSettings, OutputChecks, OutputTools, SeenFace
 
 
@@ -18,7 +18,7 @@ def calm_checks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     The faces are still looked for and compared. Tests marked `real_checks` get the real networks.
     """
     if request.node.get_closest_marker("real_checks") is None:
-        monkeypatch.setattr(pipeline, "usual_checks", _calm)
+        monkeypatch.setattr(api, "usual_checks", calm)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,7 +31,7 @@ def own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def _calm(detector, encoder) -> OutputChecks:  # type: ignore[no-untyped-def]
+def calm(detector, encoder) -> OutputChecks:  # type: ignore[no-untyped-def]
     def see(image):  # type: ignore[no-untyped-def]
         return [SeenFace(face, encoder.embed(image, face)) for face in detector.detect(image)]
 

@@ -9,22 +9,24 @@ import pytest
 
 from imagine.backends import RowState
 from imagine.backends.fake import FakeBackend
-from imagine.core import Face, ImageArray, LikenessVerdict
+from imagine.core import REDRAW_STRIDE, Face, ImageArray, LikenessVerdict
 from imagine.engine import Engine, Limits
 from imagine.errors import Cancelled, CheckMissing, PictureWithheld, PromptBlocked
 from imagine.pipeline import (
+    Audience,
     Candidate,
     Picture,
     Progress,
     Tools,
     Wish,
-    candidate_requests,
+    candidate_request,
     keep_best,
     make_pictures,
 )
 from imagine.provenance import mark_image
 from imagine.safety import CheckReport, CheckSettings, Outcome, OutputChecks, OutputTools, SeenFace
 from imagine.settings import Settings
+from tests.conftest import calm
 from tests.doubles import DoubleDetector, DoubleEncoder, double_identity
 
 WISH = Wish("in a forest", 7, count=2, num_inference_steps=3, guidance_scale=2.0, likeness=0.9)
@@ -53,11 +55,12 @@ class JudgingBackend(FakeBackend):
 def tools(backend: FakeBackend | None = None, rows_at_once: int = 1) -> Tools:
     backend = backend or FakeBackend()
     engine = Engine(backend, Limits(max_forward_rows=rows_at_once))
-    return Tools(engine, DoubleDetector(), DoubleEncoder(), Settings())
+    detector, encoder = DoubleDetector(), DoubleEncoder()
+    return Tools(engine, detector, encoder, Settings(), calm(detector, encoder))
 
 
 def candidate(score: float, fit: float | None = None, copy: float | None = None) -> Candidate:
-    (request,) = candidate_requests(replace(WISH, count=1), WISH.prompt, ME)
+    request = candidate_request(replace(WISH, count=1), WISH.prompt, ME, 0)
     image = FakeBackend().decode(FakeBackend().prepare(request))
     return Candidate(image, request, LikenessVerdict(True, 0.1, score, copy, ""), fit)
 
@@ -99,7 +102,7 @@ def test_no_step_takes_more_rows_than_allowed(rows_at_once: int, batches: list[i
 
 def test_progress_counts_every_step_of_every_picture() -> None:
     seen: list[Progress] = []
-    make_pictures(replace(WISH, best_of=2), ME, tools(), seen.append)
+    make_pictures(replace(WISH, best_of=2), ME, tools(), Audience(seen.append))
     assert [progress.step for progress in seen] == list(range(1, 13))
     assert {progress.num_steps for progress in seen} == {12}
     assert seen[-1].eta_seconds == 0.0
@@ -108,7 +111,7 @@ def test_progress_counts_every_step_of_every_picture() -> None:
 def test_cancelling_stops_before_the_next_step() -> None:
     seen: list[Progress] = []
     with pytest.raises(Cancelled):
-        make_pictures(WISH, ME, tools(), seen.append, is_cancelled=lambda: len(seen) == 2)
+        make_pictures(WISH, ME, tools(), Audience(seen.append, lambda: len(seen) == 2))
     assert len(seen) == 2
 
 
@@ -167,11 +170,11 @@ def test_what_a_check_blocks_does_not_leave() -> None:
 
 def test_one_picture_that_may_not_leave_does_not_take_the_others_with_it() -> None:
     scores = iter([0.9, 0.0])
-    told: list[CheckReport] = []
+    told: list[tuple[Candidate, CheckReport]] = []
     careful = replace(tools(), checks=checks(score_nudity=lambda image: next(scores)))
-    (kept,) = make_pictures(WISH, ME, careful, withheld=told.append)
+    (kept,) = make_pictures(WISH, ME, careful, Audience(withheld=lambda *words: told.append(words)))
     assert kept.recipe.seed == 8
-    assert [report.outcome for report in told] == [Outcome.BLOCK]
+    assert [(c.request.seed, report.outcome) for c, report in told] == [(7, Outcome.BLOCK)]
 
 
 def test_the_next_best_candidate_leaves_when_the_best_may_not() -> None:
@@ -190,3 +193,47 @@ def test_a_face_unlike_the_person_leaves_with_its_verdict() -> None:
 def test_a_check_that_cannot_run_lets_nothing_out() -> None:
     with pytest.raises(CheckMissing, match="estimate_ages"):
         make_pictures(WISH, ME, replace(tools(), checks=checks(estimate_ages=None)))
+
+
+class Choosy(DoubleDetector):
+    """Finds no face in the pictures of its list: first, second, ... looked at."""
+
+    def __init__(self, *faceless: int) -> None:
+        self._faceless = faceless
+        self._looked = -1
+
+    def detect(self, image: ImageArray) -> list[Face]:
+        self._looked += 1
+        return [] if self._looked in self._faceless else super().detect(image)
+
+
+def test_a_picture_without_a_face_is_drawn_again_from_a_seed_far_from_all_others() -> None:
+    choosy = replace(tools(), detector=Choosy(1))
+    first, second = make_pictures(replace(WISH, redraws=2), ME, choosy)
+    assert (first.recipe.seed, second.recipe.seed) == (7, 8 + REDRAW_STRIDE)
+    assert second.why.startswith("Best of 2: likeness 0.92 (others 0.00), 1 without a face;")
+
+
+def test_drawing_again_ends_and_hands_out_what_there_is() -> None:
+    choosy = replace(tools(), detector=Choosy(*range(9)))
+    (picture,) = make_pictures(replace(WISH, count=1, redraws=2), ME, choosy)
+    assert not picture.verdict.face_found and picture.why.startswith("Best of 3")
+
+
+def test_the_audience_hears_of_every_candidate_and_of_the_steps_of_redraws() -> None:
+    seen: list[Progress] = []
+    numbers: set[int] = set()
+    audience = Audience(seen.append, status=lambda number, status: numbers.add(number))
+    choosy = replace(tools(), detector=Choosy(1))
+    make_pictures(replace(WISH, redraws=2), ME, choosy, audience)
+    assert numbers == {0, 1, 3}  # the redraw of picture 1
+    assert [progress.step for progress in seen] == list(range(1, 10))
+    assert [progress.num_steps for progress in seen] == [6] * 6 + [9] * 3
+
+
+def test_a_picture_drawn_again_can_be_replayed_from_its_recipe() -> None:
+    choosy = replace(tools(), detector=Choosy(0))
+    (picture,) = make_pictures(replace(WISH, count=1, redraws=1), ME, choosy)
+    again = replace(WISH, count=1, seed=picture.recipe.seed)
+    (same,) = make_pictures(again, ME, tools())
+    assert np.array_equal(same.marked.pixels, picture.marked.pixels)

@@ -8,6 +8,8 @@ Likeness is dlib's L2 distance from the picture's largest face to the fused embe
 person's selfies; dlib never conditioned anything. Genuine pairs are pictures with the person they
 were made of, impostor pairs the same pictures with everybody else. The floor asks the genuine
 question about somebody else; the ceiling puts true renders of the scene in place of pictures.
+As in the product, a picture in which no face can be found is drawn again, up to
+`pipeline.REDRAWS` times; "face found at once" is the share that needed none.
 Set OMP_WAIT_POLICY=PASSIVE where other programs use the same cores.
 """
 
@@ -17,7 +19,7 @@ import argparse
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,7 +32,7 @@ from tqdm import tqdm
 from imagine.backends import BACKENDS
 from imagine.backends.base import Backend, RowState
 from imagine.backends.prompt_judge import AttributePromptJudge
-from imagine.core import ImageArray, Request
+from imagine.core import REDRAW_STRIDE, REDRAWS, ImageArray, Request
 from imagine.errors import InvalidInput, MissingWeights
 from training.clock import Stopwatch
 from training.evaluation_report import write_report
@@ -62,6 +64,7 @@ class PersonResult:
         person: who.
         generated: by the backend; empty when only the ceiling is measured.
         true: rendered.
+        found_at_once: for each generated picture, whether its first drawing had a face.
         generated_shows: what the attribute judge sees in `generated`; empty without a judge.
         true_shows: what it sees in `true`.
     """
@@ -69,6 +72,7 @@ class PersonResult:
     person: HeldOutPerson
     generated: Sequence[JudgedPicture]
     true: Sequence[JudgedPicture]
+    found_at_once: Sequence[bool] = field(default=())
     generated_shows: Sequence[Seen] = field(default=())
     true_shows: Sequence[Seen] = field(default=())
 
@@ -128,9 +132,9 @@ def evaluate(
     with _Workshop(cache, assets, size, workers) as workshop:
         for seed, (person, true) in zip(seeds, workshop.people(seeds, wishes), strict=True):
             if person is not None:
-                images = draw(backend, person, wishes, settings) if backend else []
-                generated = workshop.judge(images)
-                results.append(_with_attributes(judge, person, generated, true))
+                generated, at_once = _generated(backend, person, wishes, settings, workshop)
+                result = PersonResult(person, generated, true, at_once)
+                results.append(_with_attributes(judge, result))
             (progress or workshop.show)(seeds.index(seed) + 1, people)
             if clock.is_over and len(results) >= 2:
                 break
@@ -173,25 +177,51 @@ def open_attribute_judge(folder: Path | None) -> AttributePromptJudge | None:
         return None
 
 
+def _generated(
+    backend: Backend | None,
+    person: HeldOutPerson,
+    wishes: Sequence[HeldOutWish],
+    settings: Mapping[str, Any],
+    workshop: _Workshop,
+) -> tuple[list[JudgedPicture], list[bool]]:
+    """A judged picture per wish, and whether its first drawing had a face."""
+    if backend is None:
+        return [], []
+    pictures: dict[int, JudgedPicture] = {}
+    lost = list(range(len(wishes)))
+    found_at_once: list[bool] = []
+    for redraw in range(1 + REDRAWS):
+        drawn = workshop.judge(draw(backend, person, wishes, settings, lost, redraw))
+        pictures |= dict(zip(lost, drawn, strict=True))
+        lost = [index for index in lost if pictures[index].embedding is None]
+        found_at_once = found_at_once or [index not in lost for index in range(len(wishes))]
+        if not lost:
+            break
+    return [pictures[index] for index in range(len(wishes))], found_at_once
+
+
 def draw(
     backend: Backend,
     person: HeldOutPerson,
     wishes: Sequence[HeldOutWish],
     settings: Mapping[str, Any],
+    chosen: Sequence[int] | None = None,
+    redraw: int = 0,
 ) -> list[ImageArray]:
-    """One picture per wish, several rows to a step; person and wish fix the seeds."""
+    """One picture per chosen wish, several rows to a step; person, wish, redraw fix the seeds."""
+    chosen = range(len(wishes)) if chosen is None else chosen
     pictures: list[ImageArray] = []
-    for start in range(0, len(wishes), ROWS_AT_ONCE):
+    for start in range(0, len(chosen), ROWS_AT_ONCE):
         states: list[RowState] = [
             backend.prepare(
                 Request(
-                    prompt=wish.prompt,
+                    prompt=wishes[index].prompt,
                     crops=person.crops,
-                    seed=person.seed * 1000 + start + index,
+                    seed=person.seed * 1000 + index + redraw * REDRAW_STRIDE,
                     **settings,
                 )
             )
-            for index, wish in enumerate(wishes[start : start + ROWS_AT_ONCE])
+            for index in chosen[start : start + ROWS_AT_ONCE]
         ]
         while states[0].step < states[0].num_steps:
             states = backend.denoise_step(states)
@@ -199,20 +229,13 @@ def draw(
     return pictures
 
 
-def _with_attributes(
-    judge: AttributePromptJudge | None,
-    person: HeldOutPerson,
-    generated: Sequence[JudgedPicture],
-    true: Sequence[JudgedPicture],
-) -> PersonResult:
+def _with_attributes(judge: AttributePromptJudge | None, result: PersonResult) -> PersonResult:
     if judge is None:
-        return PersonResult(person, generated, true)
-    return PersonResult(
-        person,
-        generated,
-        true,
-        judge.probabilities([picture.image for picture in generated]),
-        judge.probabilities([picture.image for picture in true]),
+        return result
+    return replace(
+        result,
+        generated_shows=judge.probabilities([picture.image for picture in result.generated]),
+        true_shows=judge.probabilities([picture.image for picture in result.true]),
     )
 
 
@@ -325,6 +348,8 @@ def _row(
     results: Sequence[PersonResult], wishes: Sequence[HeldOutWish], kind: str
 ) -> dict[str, Any]:
     row: dict[str, Any] = _likeness(results, kind, np.arange(len(results)))
+    if kind == "generated":
+        row["face_found_at_once"] = float(np.mean([r.found_at_once for r in results]))
     row |= _copying(results, kind)
     row["prompt"] = _prompts(results, [wish.wants for wish in wishes], kind)
     return row

@@ -23,6 +23,7 @@ SHEET_PEOPLE = 8
 CELL = 128
 LIKENESS_COLUMNS = {
     "face_found": "face found",
+    "face_found_at_once": "found at once",
     "auc": "AUC",
     "tar_at_far_1": "TAR at FAR 1 %",
     "auc_where_found": "AUC where found",

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from starlette.concurrency import run_in_threadpool
 
+from imagine.core import REDRAWS
 from imagine.errors import Busy, InvalidInput, NotStored, PromptBlocked
 from imagine.pipeline import Wish
 from imagine.safety import allow_prompt
@@ -252,4 +253,5 @@ class Generations:
             guidance_interval=info.default_guidance_interval,
             likeness=request.likeness,
             best_of=request.best_of,
+            redraws=REDRAWS,
         )

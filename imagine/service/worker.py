@@ -15,12 +15,12 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from imagine.core import Identity, Request
-from imagine.engine import Engine, Priority, Ticket
+from imagine.core import Identity
+from imagine.engine import Status
 from imagine.errors import (
     Busy,
     Cancelled,
@@ -35,7 +35,7 @@ from imagine.errors import (
     StorageError,
 )
 from imagine.identity import wipe
-from imagine.pipeline import Picture, Progress, make_pictures
+from imagine.pipeline import Audience, Picture, Progress, make_pictures
 from imagine.provenance import mark_image
 from imagine.service.errors import problem_of
 from imagine.service.feeds import Feeds
@@ -246,23 +246,28 @@ class Worker:
     def _drawn(self, task: _Task, payload: Payload, face: Identity) -> list[Picture]:
         job = task.claim.job
         tools = self._models.tools(job.tenant_id)
-        previews = _Previews(tools.engine)
+        count = payload.wish.count
+        seen: dict[int, int] = {}  # candidate -> previews shown of it
 
-        def report(progress: Progress) -> None:
+        def progress(progress: Progress) -> None:
             task.progress = (progress.step, progress.num_steps)
             self._feeds.publish(job.tenant_id, job.id, "progress", asdict(progress))
-            for index, picture in previews.newest(payload.wish.count):
-                self._feeds.publish(job.tenant_id, job.id, "preview", picture, about=str(index))
 
-        watched = replace(tools, engine=cast("Engine", previews))
-        return make_pictures(
-            payload.wish,
-            face,
-            watched,
-            report,
+        def status(number: int, status: Status) -> None:
+            if status.preview is None or status.previews <= seen.get(number, 0):
+                return
+            seen[number] = status.previews
+            shown = _preview(status, number % count)
+            if shown is not None:
+                self._feeds.publish(job.tenant_id, job.id, "preview", shown, about=str(number))
+
+        audience = Audience(
+            progress,
             task.stop.is_set,
-            lambda checked: task.withheld.append(checked.words),
+            lambda candidate, report: task.withheld.append(report.words),
+            status,
         )
+        return make_pictures(payload.wish, face, tools, audience)
 
     def _kept(
         self, task: _Task, payload: Payload, pictures: Sequence[Picture], person_id: str
@@ -309,49 +314,20 @@ class Worker:
             self._people.delete_image(job.tenant_id, facts.id)
 
 
-class _Previews:
-    """The engine with an eye on its tickets: what it shows of unfinished pictures, marked.
-
-    Stands in for the engine in `make_pictures`, which asks it for nothing but these two.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._tickets: list[Ticket] = []
-        self._seen: list[int] = []
-
-    @property
-    def backend(self) -> object:
-        return self._engine.backend
-
-    def submit_all(
-        self, requests: Sequence[Request], *, tenant: str, priority: Priority
-    ) -> list[Ticket]:
-        self._tickets = self._engine.submit_all(requests, tenant=tenant, priority=priority)
-        self._seen = [0] * len(self._tickets)
-        return self._tickets
-
-    def newest(self, count: int) -> list[tuple[int, dict[str, object]]]:
-        """Previews that are new since the last call: which picture, and what it looks like."""
-        shown = []
-        for place, ticket in enumerate(self._tickets):
-            status = ticket.status
-            if status.preview is None or status.previews <= self._seen[place]:
-                continue
-            self._seen[place] = status.previews
-            try:
-                data = mark_image(status.preview, None).to_bytes(".webp")
-            except NotMarked:
-                continue  # too small for the marks of today: then nobody sees it
-            facts: dict[str, object] = {
-                "picture": place % count,
-                "step": status.step,
-                "num_steps": status.num_steps,
-                "media_type": "image/webp",
-                "data": base64.b64encode(data).decode(),
-            }
-            shown.append((place, facts))
-        return shown
+def _preview(status: Status, picture: int) -> dict[str, object] | None:
+    """What is shown of an unfinished picture; None of one too small for the marks of today."""
+    assert status.preview is not None
+    try:
+        data = mark_image(status.preview, None).to_bytes(".webp")
+    except NotMarked:
+        return None
+    return {
+        "picture": picture,
+        "step": status.step,
+        "num_steps": status.num_steps,
+        "media_type": "image/webp",
+        "data": base64.b64encode(data).decode(),
+    }
 
 
 def _told(error: Exception) -> JobError:

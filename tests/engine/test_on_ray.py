@@ -33,7 +33,8 @@ def test_two_replicas_draw_what_one_machine_draws(told: dict[str, Any]) -> None:
 def test_requests_of_one_person_go_to_the_replica_that_knows_the_person(
     told: dict[str, Any],
 ) -> None:
-    assert told["replicas_per_person"] == [1] * 12
+    # Chance alone would give half of 48; a router may leave a replica that is slow to answer.
+    assert told["went_where_they_were_known"] >= 0.8
     assert told["replicas_used"] == 2
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from imagine.core import Recipe
 from imagine.errors import DatabaseUnusable, NotMarked, PictureWithheld, PromptBlocked
-from imagine.pipeline import make_pictures
+from imagine.pipeline import Audience, Candidate, make_pictures
 from imagine.safety import CheckReport, Outcome, Thresholds, Verdict
 from imagine.service import worker as worker_module
 from imagine.service.auth import SCOPES, Caller
@@ -172,9 +172,11 @@ def test_pictures_that_may_not_leave_are_left_out_and_told(
         (Verdict("nudity", Outcome.BLOCK, 1.0, Thresholds(0.1, 0.2), "It shows too much."),)
     )
 
-    def one_less(wish: Any, face: Any, tools: Any, told: Any, stop: Any, withheld: Any) -> Any:
-        withheld(report)
-        return plain(wish, face, tools, told, stop)[1:]
+    def one_less(wish: Any, face: Any, tools: Any, audience: Audience) -> Any:
+        pictures = plain(wish, face, tools, audience)
+        image = pictures[0].marked.pixels
+        audience.withheld(Candidate(image, None, pictures[0].verdict, None), report)
+        return pictures[1:]
 
     monkeypatch.setattr(worker_module, "make_pictures", one_less)
     job = asked(own, me, n=3)

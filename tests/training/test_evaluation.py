@@ -45,7 +45,7 @@ def results(shown, count=4):
         who = person(index, count)
         generated = [JudgedPicture(GREY, shown(who))] * 2
         true = [JudgedPicture(GREY, who.embedding)] * 2
-        made.append(PersonResult(who, generated, true, [SIGHT] * 2, [SIGHT] * 2))
+        made.append(PersonResult(who, generated, true, [True] * 2, [SIGHT] * 2, [SIGHT] * 2))
     return made
 
 
