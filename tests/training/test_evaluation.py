@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from imagine.backends.embedded import save_model
+from imagine.backends.fake import FakeBackend
 from imagine.errors import InvalidInput
 from imagine.models.denoiser import Denoiser
 from imagine.models.identity_adapter import IdentityAdapter
@@ -83,12 +84,36 @@ def test_groups_are_counted_apart():
     }  # fmt: skip
 
 
+class FacesOnlyInRedraws:
+    """Judges like a workshop; finds no face in what was drawn first for the second wish."""
+
+    def __init__(self):
+        self.asked = []
+
+    def judge(self, images):
+        self.asked.append(len(images))
+        found = unit(1, 0)
+        first = len(self.asked) == 1
+        return [JudgedPicture(i, None if first and n == 1 else found) for n, i in enumerate(images)]
+
+
+def test_a_picture_without_a_face_is_drawn_again_as_in_the_product():
+    workshop = FacesOnlyInRedraws()
+    settings = {"num_inference_steps": 2, "guidance_scale": 1.0, "likeness": 0.7}
+    pictures, at_once = evaluation._generated(
+        FakeBackend(), person(0, 2), WISHES[:3], settings, workshop
+    )
+    assert workshop.asked == [3, 1]
+    assert at_once == [True, False, True]
+    assert all(picture.embedding is not None for picture in pictures)
+
+
 def test_the_report_has_figures_words_and_pictures(tmp_path):
     made = results(lambda who: who.embedding)
     summary = summarise(made, WISHES[:2], {"place": 0.8})
     write_report(tmp_path, summary, made, WISHES[:2])
     assert json.loads((tmp_path / "evaluation.json").read_text())["rows"]["floor"]["auc"] == 0.5
-    assert "| ceiling | 1.000 | 1.000 |" in (tmp_path / "evaluation.md").read_text()
+    assert "| ceiling | 1.000 | - | 1.000 |" in (tmp_path / "evaluation.md").read_text()
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
