@@ -6,6 +6,7 @@ Arrays that describe a face never show their content in `repr`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -17,7 +18,9 @@ FloatArray = NDArray[np.float32]
 
 CROP_SIZE = 128  # side of an aligned face crop, pixels
 REDRAWS = 2  # how often a picture in which no face can be found is drawn again
-REDRAW_STRIDE = 2**32  # from the seed of a picture to that of its redraw, far from all others
+# From the seed of a picture to that of its redraw, far from all others. Not a multiple of 2**32:
+# torch's generator on a CPU looks at the low 32 bits of a seed only.
+REDRAW_STRIDE = 2_654_435_761
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,8 @@ class Request:
         likeness: 0 (only the prompt speaks) to 1 (as alike as possible).
         guidance_interval: the share of the schedule, from and up to, in which guidance works;
             outside of it the picture is drawn as with guidance_scale 1, which costs fewer rows.
+        traits: what the person shall show besides the prompt, see `imagine.traits`.
+        beside: crops of a second person, who stands to the right of the first; None for one.
     """
 
     prompt: str = field(repr=False)
@@ -129,6 +134,8 @@ class Request:
     guidance_scale: float
     likeness: float
     guidance_interval: tuple[float, float] = (0.0, 1.0)
+    traits: Mapping[str, str] = field(default_factory=dict)
+    beside: ImageArray | None = field(default=None, repr=False)
 
     def guides_at(self, step: int) -> bool:
         """Whether guidance works at a step, counted from 0."""
@@ -142,7 +149,9 @@ class Recipe:
 
     `licence` says in words what the weights behind the picture may be used for; guidance worked
     from the share `guidance_from` of the schedule up to the share `guidance_until`; `record` is
-    the audit entry its marks lead to, 0 for none.
+    the audit entry its marks lead to, 0 for none; `traits` are those switched, kept ones with the
+    value read from the selfies, as "glasses=none; hair_colour=brown"; `beside_fingerprint` names
+    the second person, who stands to the right, and is empty where there is none.
     """
 
     prompt: str
@@ -158,6 +167,8 @@ class Recipe:
     guidance_from: float = 0.0
     guidance_until: float = 1.0
     record: int = 0
+    traits: str = ""
+    beside_fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +189,24 @@ class LikenessVerdict:
     score: float
     copy_score: float | None
     words: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairVerdict:
+    """How much a picture of two people looks like each of them, and whether they were mixed.
+
+    Attributes:
+        left: the verdict on the face on the left and the person who belongs there.
+        right: the same on the right.
+        blending: 0 where each face is wholly its own person's, 0.5 half way between the two, 1 the
+            other's; the worse of the two faces. None unless both faces were found.
+    """
+
+    left: LikenessVerdict
+    right: LikenessVerdict
+    blending: float | None
+
+    @property
+    def is_assigned(self) -> bool:
+        """Whether both faces are there and each is nearer to its own person."""
+        return self.blending is not None and self.blending < 0.5

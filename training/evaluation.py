@@ -124,7 +124,7 @@ def evaluate(
     backend = BACKENDS.get(backend_name).load(model) if backend_name else None
     size = backend.info.image_size[0] if backend else 128
     wishes = WISHES[:prompts]
-    settings = _drawing_settings(backend, steps, likeness, guidance_scale)
+    settings = drawing_settings(backend, steps, likeness, guidance_scale)
     clock = Stopwatch(60 * minutes if minutes else float("inf"))
     judge = open_attribute_judge(judge_folder)
     results: list[PersonResult] = []
@@ -132,7 +132,13 @@ def evaluate(
     with _Workshop(cache, assets, size, workers) as workshop:
         for seed, (person, true) in zip(seeds, workshop.people(seeds, wishes), strict=True):
             if person is not None:
-                generated, at_once = _generated(backend, person, wishes, settings, workshop)
+                generated, at_once = (
+                    draw_until_found(
+                        backend, person.crops, person.seed, wishes, settings, workshop.judge
+                    )
+                    if backend
+                    else ([], [])
+                )
                 result = PersonResult(person, generated, true, at_once)
                 results.append(_with_attributes(judge, result))
             (progress or workshop.show)(seeds.index(seed) + 1, people)
@@ -154,9 +160,10 @@ def evaluate(
     return 0
 
 
-def _drawing_settings(
+def drawing_settings(
     backend: Backend | None, steps: int | None, likeness: float, guidance_scale: float | None
 ) -> dict[str, Any]:
+    """Fields of `imagine.core.Request`, the backend's defaults where left out."""
     if backend is None:
         return {}
     info = backend.info
@@ -177,21 +184,29 @@ def open_attribute_judge(folder: Path | None) -> AttributePromptJudge | None:
         return None
 
 
-def _generated(
-    backend: Backend | None,
-    person: HeldOutPerson,
+def draw_until_found(
+    backend: Backend,
+    crops: ImageArray,
+    seed: int,
     wishes: Sequence[HeldOutWish],
     settings: Mapping[str, Any],
-    workshop: _Workshop,
+    judge: Callable[[Sequence[ImageArray]], list[JudgedPicture]],
 ) -> tuple[list[JudgedPicture], list[bool]]:
-    """A judged picture per wish, and whether its first drawing had a face."""
-    if backend is None:
-        return [], []
+    """A judged picture per wish, and whether its first drawing had a face.
+
+    Args:
+        backend: draws.
+        crops: (photos, CROP_SIZE, CROP_SIZE, 3) uint8 of one person.
+        seed: of the person; wish and redraw change it.
+        wishes: what to draw.
+        settings: the other fields of `imagine.core.Request`.
+        judge: finds the faces.
+    """
     pictures: dict[int, JudgedPicture] = {}
     lost = list(range(len(wishes)))
     found_at_once: list[bool] = []
     for redraw in range(1 + REDRAWS):
-        drawn = workshop.judge(draw(backend, person, wishes, settings, lost, redraw))
+        drawn = judge(draw(backend, crops, seed, wishes, settings, lost, redraw))
         pictures |= dict(zip(lost, drawn, strict=True))
         lost = [index for index in lost if pictures[index].embedding is None]
         found_at_once = found_at_once or [index not in lost for index in range(len(wishes))]
@@ -202,22 +217,22 @@ def _generated(
 
 def draw(
     backend: Backend,
-    person: HeldOutPerson,
+    crops: ImageArray,
+    seed: int,
     wishes: Sequence[HeldOutWish],
     settings: Mapping[str, Any],
-    chosen: Sequence[int] | None = None,
+    chosen: Sequence[int],
     redraw: int = 0,
 ) -> list[ImageArray]:
-    """One picture per chosen wish, several rows to a step; person, wish, redraw fix the seeds."""
-    chosen = range(len(wishes)) if chosen is None else chosen
+    """One picture per chosen wish, several rows to a step. Arguments as `draw_until_found`."""
     pictures: list[ImageArray] = []
     for start in range(0, len(chosen), ROWS_AT_ONCE):
         states: list[RowState] = [
             backend.prepare(
                 Request(
                     prompt=wishes[index].prompt,
-                    crops=person.crops,
-                    seed=person.seed * 1000 + index + redraw * REDRAW_STRIDE,
+                    crops=crops,
+                    seed=seed * 1000 + index + redraw * REDRAW_STRIDE,
                     **settings,
                 )
             )

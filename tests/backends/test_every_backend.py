@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from imagine.backends import BACKENDS, Backend, RowState
-from imagine.core import ImageArray, Request
+from imagine.core import REDRAW_STRIDE, ImageArray, Request
 from imagine.errors import MissingWeights
 from imagine.settings import Settings
 from tests.doubles import double_crops
@@ -97,7 +97,13 @@ def test_the_same_seed_draws_the_same_picture_bit_for_bit(backend: Backend) -> N
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 8}, {"prompt": "on a beach"}, {"crops": double_crops(person=5)}]
+    "change",
+    [
+        {"seed": 8},
+        {"seed": wish().seed + REDRAW_STRIDE},
+        {"prompt": "on a beach"},
+        {"crops": double_crops(person=5)},
+    ],
 )
 def test_another_seed_prompt_or_person_draws_another_picture(
     backend: Backend, change: dict[str, object]

@@ -100,8 +100,8 @@ class FacesOnlyInRedraws:
 def test_a_picture_without_a_face_is_drawn_again_as_in_the_product():
     workshop = FacesOnlyInRedraws()
     settings = {"num_inference_steps": 2, "guidance_scale": 1.0, "likeness": 0.7}
-    pictures, at_once = evaluation._generated(
-        FakeBackend(), person(0, 2), WISHES[:3], settings, workshop
+    pictures, at_once = evaluation.draw_until_found(
+        FakeBackend(), person(0, 2).crops, 7, WISHES[:3], settings, workshop.judge
     )
     assert workshop.asked == [3, 1]
     assert at_once == [True, False, True]
