@@ -17,7 +17,7 @@ ImageArray = NDArray[np.uint8]  # (height, width, 3), RGB
 FloatArray = NDArray[np.float32]
 
 CROP_SIZE = 128  # side of an aligned face crop, pixels
-REDRAWS = 2  # how often a picture in which no face can be found is drawn again
+REDRAWS = 3  # how often a picture in which no face can be found is drawn again
 # From the seed of a picture to that of its redraw, far from all others. Not a multiple of 2**32:
 # torch's generator on a CPU looks at the low 32 bits of a seed only.
 REDRAW_STRIDE = 2_654_435_761

@@ -9,7 +9,7 @@ person's selfies; dlib never conditioned anything. Genuine pairs are pictures wi
 were made of, impostor pairs the same pictures with everybody else. The floor asks the genuine
 question about somebody else; the ceiling puts true renders of the scene in place of pictures.
 As in the product, a picture in which no face can be found is drawn again, up to
-`pipeline.REDRAWS` times; "face found at once" is the share that needed none.
+`imagine.core.REDRAWS` times; "face found at once" is the share that needed none.
 Set OMP_WAIT_POLICY=PASSIVE where other programs use the same cores.
 """
 
