@@ -27,6 +27,7 @@ check: .venv/.installed-dev
 bench: .venv/.installed-dev
 	$(BIN)/python -m training.bench
 	$(BIN)/python -m training.bench_unet
+	$(BIN)/python -m training.bench_unet --shape full --device cuda
 	$(BIN)/python -m training.bench_engine
 
 screenshots: .venv/.installed-dev

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from imagine.errors import ImagineError, InvalidInput, MissingExtra
 
 _NEEDED = ("gradio", "fastapi", "uvicorn")
+_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +51,8 @@ def _serve(options: argparse.Namespace) -> None:
 
     if not 0 < options.port < 65536:
         raise InvalidInput(f"The port is {options.port}; choose one from 1 to 65535.")
-    studios = LocalStudios(backend=options.backend, device=options.device)
+    alone = options.host in _THIS_MACHINE
+    studios = LocalStudios(backend=options.backend, device=options.device, alone=alone)
     with contextlib.suppress(KeyboardInterrupt):
         run(studios, options.host, options.port, lambda: _ready(studios.warm_up, options))
     print("Ended; photos and pictures are forgotten.")
@@ -60,7 +62,7 @@ def _ready(warm_up: Callable[[], None], options: argparse.Namespace) -> None:
     warm_up()
     shown = "127.0.0.1" if options.host in ("0.0.0.0", "::") else options.host
     print(f"Imagine yourself is at http://{shown}:{options.port}/ - Ctrl+C ends it.", flush=True)
-    if options.host not in ("127.0.0.1", "localhost", "::1"):
+    if options.host not in _THIS_MACHINE:
         print(
             "Everybody who reaches this machine can open the page; each sees only their own "
             "photos. Without HTTPS others on the network can read along, and browsers keep the "

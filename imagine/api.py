@@ -11,17 +11,16 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from inspect import signature
-from math import isfinite
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from imagine.backends import BACKENDS, Backend, BackendInfo
-from imagine.backends.base import FaceConditioned
+from imagine.backends.base import FaceConditioned, refuse_two
 from imagine.backends.licences import LicenceMode, LicenceStamp, check_licences, check_mode
 from imagine.backends.memory_plan import MemoryPlan, device_bytes, make_plan
 from imagine.core import (
@@ -30,13 +29,15 @@ from imagine.core import (
     Identity,
     ImageArray,
     LikenessVerdict,
+    PairVerdict,
     PhotoReport,
+    PhotoVerdict,
     Recipe,
 )
 from imagine.engine import Engine, Limits
-from imagine.engine.engine import check_interval
-from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS
-from imagine.errors import InvalidInput
+from imagine.engine.limits import SEED_LIMIT as SEED_LIMIT
+from imagine.engine.limits import check_figure, check_interval, check_whole
+from imagine.errors import InvalidInput, UnreadablePhoto
 from imagine.identity import (
     FACE_DETECTORS,
     FACE_ENCODERS,
@@ -45,8 +46,10 @@ from imagine.identity import (
     PhotoSource,
     build_identity,
     check_photos,
+    decode_photo,
     wipe,
 )
+from imagine.identity.fuse import fingerprint
 from imagine.identity.insightface_faces import embed_crops, find_pack
 from imagine.pipeline import (
     Audience,
@@ -57,13 +60,36 @@ from imagine.pipeline import (
     Wish,
     make_pictures,
 )
-from imagine.provenance import MarkedImage, Marking, read_recipe
+from imagine.provenance import (
+    MARKS_FOLDER,
+    MarkedImage,
+    Marking,
+    Verifier,
+    make_marking,
+    open_verifier,
+    photo_origin,
+    read_recipe,
+)
 from imagine.safety import CheckReport, OutputChecks, allow_prompt, usual_checks
-from imagine.safety.prompt_policy import shipped_policy
+from imagine.safety.do_not_generate import NearestListed, Protected
+from imagine.safety.enrolment import (
+    EnrolmentPolicy,
+    Origin,
+    machine_made,
+    refuse_listed,
+    refuse_machine_made,
+)
+from imagine.safety.output_checks import RecordEvent
+from imagine.safety.policy_set import as_word, chosen_checks, policy_in_force
 from imagine.settings import Settings
+from imagine.traits import check_traits, parse_traits
+
+if TYPE_CHECKING:
+    from imagine.storage.audit_log import AuditLog
+    from imagine.storage.database import Database
+    from imagine.storage.protected import ProtectedPeople
 
 MAX_BEST_OF = 16
-SEED_LIMIT = 2**63
 logger = logging.getLogger(__name__)
 
 
@@ -92,6 +118,9 @@ class GeneratedImage:
         prompt_fit: how well it shows the prompt, 0 to 1; None when the backend cannot say.
         recipe: all that `Imagine.replay` needs, besides the selfies.
         why: why this candidate was kept, in words.
+        pair: with somebody beside, how much it looks like each of the two and whether they were
+            mixed; `likeness` is then that of the person on the left.
+        notes: what was read from the selfies for traits to keep, in words.
     """
 
     marked: MarkedImage = field(repr=False)
@@ -102,24 +131,37 @@ class GeneratedImage:
     prompt_fit: float | None
     recipe: Recipe = field(repr=False)
     why: str
+    pair: PairVerdict | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def array(self) -> ImageArray:
-        """A copy of the pixels, (height, width, 3) uint8 RGB; unmarked, so save with `save`."""
+        """A copy of the pixels, (height, width, 3) uint8 RGB, with watermark and label.
+
+        What tells of origin beside the pixels is in files only: save with `save`.
+        """
         return self.marked.pixels.copy()
 
-    def save(self, path: str | PathLike[str], overwrite: bool = True) -> Path:
+    def save(
+        self, path: str | PathLike[str], overwrite: bool = True, recipe: str | None = None
+    ) -> Path:
         """Write the marked picture whole or not at all; .png, .jpg or .webp by the name.
 
+        Args:
+            path: where to.
+            overwrite: whether a file that is there may be replaced.
+            recipe: who may read the recipe in the file: "sealed" (this installation), "open"
+                (everybody) or "none"; None is what the settings say.
+
         Raises:
-            InvalidInput: another ending.
+            InvalidInput: another ending, or another word for `recipe`.
             OutputNotWritten: missing folder, full disk, not allowed; nothing partial is left.
         """
-        return self.marked.save(path, overwrite)
+        return self.marked.save(path, overwrite, recipe)
 
-    def to_bytes(self, suffix: str = ".png") -> bytes:
-        """The marked picture as the bytes of a file."""
-        return self.marked.to_bytes(suffix)
+    def to_bytes(self, suffix: str = ".png", recipe: str | None = None) -> bytes:
+        """The marked picture as the bytes of a file; arguments as for `save`."""
+        return self.marked.to_bytes(suffix, recipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +237,8 @@ class Imagine:
         weights: folder of the backend's weights; None takes the backend's own place.
         licence: "permissive" loads only weights that may be used commercially, "research" any.
         marking: gives pictures their audit entry and marks; None is that of the data folder.
+        guard: the do-not-generate list and who is told of weakened checks; None is that of the
+            data folder.
 
     Raises:
         UnknownName: a name no registry knows.
@@ -210,6 +254,7 @@ class Imagine:
         weights: str | PathLike[str] | None = None,
         licence: str = LicenceMode.PERMISSIVE,
         marking: Marking | None = None,
+        guard: Guard | None = None,
     ) -> None:
         check_mode(licence)
         for registry, name in (
@@ -231,6 +276,8 @@ class Imagine:
         self._running: Engine | None = None
         self._plan: MemoryPlan | None = None
         self._marking = marking
+        self._guard = guard
+        self._verifier: Verifier | None = None
 
     def __repr__(self) -> str:
         backend, detector, encoder = self._names
@@ -257,7 +304,11 @@ class Imagine:
         """
         _refuse_a_single(photos)
         detector, encoder = self.faces
-        return check_photos(photos, detector, encoder, self.settings, choose)
+        reports = check_photos(photos, detector, encoder, self.settings, choose)
+        return tuple(
+            _with_origin(report, self.origin(photo))
+            for report, photo in zip(reports, photos, strict=True)
+        )
 
     def identity(
         self,
@@ -269,10 +320,44 @@ class Imagine:
         Raises:
             InvalidInput: no photo or too many, an unreadable one, none with a usable face, several
                 faces, or several people; each has its own class in `imagine.errors`.
+            EnrolmentRefused: a photo was made by this program or says AI made it, or the person
+                asked never to be shown; its `code` says which.
         """
         _refuse_a_single(photos)
         detector, encoder = self.faces
-        return IdentityHandle(build_identity(photos, detector, encoder, self.settings, choose))
+        if photos:
+            refuse_machine_made(photos, self.origin)
+        person = build_identity(photos, detector, encoder, self.settings, choose)
+        listed = NearestListed(self._guarded().protected, encoder.name, encoder.distance)
+        listed.check_ready()
+        limit = encoder.same_person_distance
+        refuse_listed(listed(person.embedding), limit, EnrolmentPolicy())
+        return IdentityHandle(person)
+
+    def origin(self, photo: PhotoSource) -> Origin:
+        """Whether a photo says that a machine made it; unreadable ones say nothing."""
+        if self._verifier is None:
+            self._verifier = open_verifier(self.settings.data_directory / MARKS_FOLDER)
+        try:
+            found = photo_origin(self._read(photo), self._verifier)
+        except UnreadablePhoto:
+            try:  # e.g. HEIC, which nobody marks but whose pixels may hold the watermark
+                found = photo_origin(decode_photo(photo, None, self.settings), self._verifier)
+            except UnreadablePhoto:
+                return Origin.UNKNOWN  # refused with its own words when it is looked at
+        return Origin(found)
+
+    def _read(self, photo: PhotoSource) -> bytes | ImageArray:
+        if isinstance(photo, bytes | bytearray | memoryview):
+            return bytes(photo)
+        if isinstance(photo, str | Path):
+            path = Path(photo).expanduser()
+            try:
+                if path.is_file() and path.stat().st_size <= self.settings.max_photo_bytes:
+                    return path.read_bytes()
+            except (OSError, ValueError) as error:
+                raise UnreadablePhoto(f"{path.name} could not be read. Check its path.") from error
+        return decode_photo(photo, None, self.settings)
 
     def generate(
         self,
@@ -286,6 +371,9 @@ class Imagine:
         guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         best_of: int = 1,
+        keep: Sequence[str] = (),
+        change: Mapping[str, str] | None = None,
+        beside: Identity | IdentityHandle | None = None,
         on_progress: OnProgress = None,
         cancel: Cancel = None,
     ) -> GenerationResult:
@@ -304,6 +392,12 @@ class Imagine:
                 takes the backend's own.
             best_of: draw so many candidates for each picture, keep the best by likeness and
                 prompt fit; candidate k of picture i has seed + i + k * n.
+            keep: traits that shall be as on the selfies, names of `imagine.traits.TRAITS`; where
+                the selfies do not tell, `GeneratedImage.notes` says so and nothing is asked for.
+            change: trait -> the value it shall have, such as {"glasses": "none"}; it beats what
+                the prompt says of that trait.
+            beside: a second person, who stands to the right of the first in every picture; traits
+                are those of the first. Make sure that both agree to it.
             on_progress: called with a `Progress` after every denoising step.
             cancel: an event or a function, asked before every step.
 
@@ -317,18 +411,22 @@ class Imagine:
         """
         person = self._checked_identity(identity)
         allow_prompt(prompt, self.settings)  # refuse before any weights are opened
-        _check_whole("n", n, 1, self.settings.max_images)
-        _check_whole("best_of", best_of, 1, MAX_BEST_OF)
-        _check_number("likeness", likeness, 0.0, 1.0)
+        check_whole("n", n, 1, self.settings.max_images)
+        check_whole("best_of", best_of, 1, MAX_BEST_OF)
+        check_figure("likeness", likeness)
         if num_inference_steps is not None:
-            _check_whole("num_inference_steps", num_inference_steps, 1, MAX_STEPS)
+            check_figure("num_inference_steps", num_inference_steps)
         if guidance_scale is not None:
-            _check_number("guidance_scale", guidance_scale, 1.0, MAX_GUIDANCE)
+            check_figure("guidance_scale", guidance_scale)
         if guidance_interval is not None:
             check_interval(guidance_interval)
         if seed is not None:
-            _check_whole("seed", seed, 0, SEED_LIMIT - 1)
+            check_figure("seed", seed)
+        changes = check_traits(keep, change)
+        other = None if beside is None else self._checked_identity(beside)
         info = self.info
+        if other is not None:
+            refuse_two(info)
         wish = Wish(
             prompt=prompt,
             seed=secrets.randbelow(2**32) if seed is None else seed,
@@ -339,6 +437,8 @@ class Imagine:
             best_of=best_of,
             guidance_interval=guidance_interval or info.default_guidance_interval,
             redraws=REDRAWS,
+            keep=tuple(keep),
+            change=changes,
         )
         withheld: list[str] = []
 
@@ -346,7 +446,7 @@ class Imagine:
             withheld.append(report.words)
 
         audience = _audience(on_progress, cancel, tell)
-        pictures = make_pictures(wish, person, self.tools(), audience)
+        pictures = make_pictures(wish, person, self.tools(), audience, other)
         images = tuple(_generated(picture) for picture in pictures)
         return GenerationResult(images, wish.seed, info, tuple(withheld))
 
@@ -362,6 +462,9 @@ class Imagine:
         guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         best_of: int = 1,
+        keep: Sequence[str] = (),
+        change: Mapping[str, str] | None = None,
+        beside: Identity | IdentityHandle | None = None,
         on_progress: OnProgress = None,
         cancel: Cancel = None,
     ) -> GenerationResult:
@@ -383,6 +486,9 @@ class Imagine:
                 guidance_scale=guidance_scale,
                 guidance_interval=guidance_interval,
                 best_of=best_of,
+                keep=keep,
+                change=change,
+                beside=beside,
                 on_progress=on_progress,
                 cancel=lambda: abandoned.is_set() or asked(),
             )
@@ -395,6 +501,8 @@ class Imagine:
         identity: Identity | IdentityHandle,
         on_progress: OnProgress = None,
         cancel: Cancel = None,
+        *,
+        beside: Identity | IdentityHandle | None = None,
     ) -> GeneratedImage:
         """Make a picture again from its recipe, or from a saved picture that carries one.
 
@@ -405,9 +513,11 @@ class Imagine:
         Raises:
             InvalidInput: the recipe needs other selfies, another backend or other weights.
         """
-        facts = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+        marks = self.settings.data_directory / MARKS_FOLDER
+        facts = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, marks)
         person = self._checked_identity(identity)
-        self._check_replayable(facts, person)
+        other = None if beside is None else self._checked_identity(beside)
+        self._check_replayable(facts, person, other)
         wish = Wish(
             prompt=facts.prompt,
             seed=facts.seed,
@@ -417,27 +527,36 @@ class Imagine:
             likeness=float(facts.likeness),
             guidance_interval=(float(facts.guidance_from), float(facts.guidance_until)),
             record=facts.record,
+            change=parse_traits(facts.traits),
         )
         audience = _audience(on_progress, cancel)
-        return _generated(make_pictures(wish, person, self.tools(), audience)[0])
+        return _generated(make_pictures(wish, person, self.tools(), audience, other)[0])
 
-    def _check_replayable(self, recipe: Recipe, person: Identity) -> None:
+    def _check_replayable(self, recipe: Recipe, person: Identity, beside: Identity | None) -> None:
         if recipe.identity_fingerprint != person.fingerprint:
             raise InvalidInput(
                 "This picture was made from other selfies (identity "
                 f"{recipe.identity_fingerprint[:12]}, these are {person.fingerprint[:12]}). "
                 "Give the same photos in the same order."
             )
+        given = fingerprint(beside.crops) if beside else ""
+        if recipe.beside_fingerprint != given:
+            wanted = recipe.beside_fingerprint[:12] or "nobody"
+            raise InvalidInput(
+                f"This picture was made with {wanted} beside the person, and here is "
+                f"{given[:12] or 'nobody'}. "
+                "Give the same photos of the second person, or none."
+            )
         if recipe.backend != self._names[0]:
             raise InvalidInput(
                 f"This picture was made by the backend {recipe.backend!r}, not "
                 f"{self._names[0]!r}. Choose that backend."
             )
-        _check_whole("num_inference_steps", recipe.num_inference_steps, 1, MAX_STEPS)
-        _check_number("guidance_scale", recipe.guidance_scale, 1.0, MAX_GUIDANCE)
-        _check_number("likeness", recipe.likeness, 0.0, 1.0)
+        check_figure("num_inference_steps", recipe.num_inference_steps)
+        check_figure("guidance_scale", recipe.guidance_scale)
+        check_figure("likeness", recipe.likeness)
         check_interval((recipe.guidance_from, recipe.guidance_until))
-        _check_whole("seed", recipe.seed, 0, SEED_LIMIT - 1)
+        check_figure("seed", recipe.seed)
         if recipe.model_revision != self.info.model_revision:
             raise InvalidInput(
                 f"This picture was made by weights {recipe.model_revision}; here are "
@@ -513,7 +632,11 @@ class Imagine:
         """
         detector, encoder = self.faces
         with self._loading:
-            self._checks = self._checks or usual_checks(detector, encoder)
+            if self._checks is None:
+                guard = self._guarded()
+                listed = NearestListed(guard.protected, encoder.name, encoder.distance)
+                chosen = chosen_checks(self.settings)
+                self._checks = usual_checks(detector, encoder, chosen, listed, guard.record_event)
         return Tools(
             engine or self._engine(),
             detector,
@@ -533,8 +656,25 @@ class Imagine:
         """
         with self._loading:
             if self._marking is None:
-                self._marking = local_marking(self.settings)
+                self._marking = make_marking(
+                    self.settings, self._records.append, policy_in_force(self.settings).sha256
+                )
         return self._marking(image, recipe)
+
+    @cached_property
+    def _records(self) -> LocalRecords:
+        return LocalRecords(self.settings)
+
+    def guard_with(self, guard: Guard) -> None:
+        """Use another list and log than those of the data folder; before the first picture."""
+        with self._loading:
+            self._guard, self._checks = guard, None
+
+    def _guarded(self) -> Guard:
+        if self._guard is None:
+            records = self._records
+            self._guard = Guard(records, records.record_event)
+        return self._guard
 
     def _check_licences(self) -> LicenceStamp:
         """Refuse weights of the backend or of the face packs before any of them is opened."""
@@ -567,32 +707,98 @@ class Imagine:
         return person
 
 
-def local_marking(settings: Settings) -> Marking:
-    """Marks and audit log in the data folder of the settings, made at the first picture.
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What an installation knows that its checks need.
 
-    Raises:
-        MarkingKeyUnusable: the keys of the marks cannot be used.
-        StorageError: the audit log cannot be used.
+    Attributes:
+        protected: people who asked never to be shown.
+        record_event: takes what the operator weakened to the audit log.
     """
-    # Both are heavy to import, and not needed before the first picture is finished.
-    from imagine.provenance import MARKS_FOLDER, open_marker
-    from imagine.storage.audit_log import AuditLog
-    from imagine.storage.checkpoints import KEY_FILE_NAME, SigningKey
-    from imagine.storage.database import open_database
-    from imagine.storage.migrations import upgrade
 
-    marker, keys = open_marker(settings.data_directory / MARKS_FOLDER)
-    if keys.note:
-        logger.info("%s", keys.note)
-    database = open_database(settings.database_place)
-    upgrade(database)
-    signing = SigningKey.load_or_create(settings.secrets_directory / KEY_FILE_NAME)
-    log = AuditLog(database, signing, _NobodysKeys())
+    protected: Protected
+    record_event: RecordEvent
 
-    def append(facts: Mapping[str, object]) -> int:
-        return log.append("picture.marked", None, facts, "imagine").sequence
 
-    return Marking(marker, append, shipped_policy().sha256)
+class LocalRecords:
+    """Audit log and do-not-generate list in the data folder of the settings.
+
+    The log is begun with the first entry. The list is only looked for: where nothing was kept yet
+    it is empty, and then neither a database nor a key is made for it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._log: AuditLog | None = None
+        self._people: ProtectedPeople | None = None
+
+    def append(self, kind: str, facts: Mapping[str, object]) -> int:
+        """Write an entry and return its number.
+
+        Raises:
+            StorageError: the audit log cannot be used.
+        """
+        return self._opened_log().append(kind, None, facts, "imagine").sequence
+
+    def record_event(self, kind: str, facts: Mapping[str, object]) -> None:
+        """As `append`, with facts made fit for the log, for who does not ask for the number."""
+        self.append(kind, {name: as_word(fact) for name, fact in facts.items()})
+
+    def embeddings(self, recogniser: str) -> Sequence[FloatArray]:
+        """See `Protected`."""
+        return self._opened_people().embeddings(recogniser) if self._may_hold_people() else ()
+
+    def counts(self) -> Mapping[str, int]:
+        """See `Protected`."""
+        return self._opened_people().counts() if self._may_hold_people() else {}
+
+    def _may_hold_people(self) -> bool:
+        if self.settings.database_url:
+            return True
+        return (self.settings.data_directory / "imagine.db").exists()
+
+    # What follows is heavy to import, and not needed before the first picture is finished.
+
+    def _opened_log(self) -> AuditLog:
+        with self._lock:
+            if self._log is None:
+                from imagine.storage.audit_log import AuditLog
+                from imagine.storage.checkpoints import KEY_FILE_NAME, SigningKey
+
+                place = self.settings.secrets_directory / KEY_FILE_NAME
+                signing = SigningKey.load_or_create(place)
+                self._log = AuditLog(self._database, signing, _NobodysKeys())
+            return self._log
+
+    def _opened_people(self) -> ProtectedPeople:
+        with self._lock:
+            if self._people is None:
+                from imagine.storage.blobs import open_blobs
+                from imagine.storage.keys import DataKeys, load_master_key
+                from imagine.storage.protected import ProtectedPeople
+
+                def keys() -> DataKeys:
+                    store = open_blobs(self.settings.key_store_place)
+                    return DataKeys(store, load_master_key(self.settings.master_key_source))
+
+                self._people = ProtectedPeople(self._database, keys, _nobody_told)
+            return self._people
+
+    @cached_property
+    def _database(self) -> Database:
+        from imagine.storage.database import open_database
+        from imagine.storage.migrations import upgrade
+
+        database = open_database(self.settings.database_place)
+        upgrade(database)
+        return database
+
+
+def _nobody_told(
+    kind: str, subject: str | None, details: Mapping[str, object], *, tenant_id: str, actor: str
+) -> None:
+    """The Python door reads the list and never changes it."""
 
 
 class _NobodysKeys:
@@ -600,6 +806,21 @@ class _NobodysKeys:
 
     def commitment_key(self, tenant_id: str, subject: str) -> bytes:
         raise InvalidInput(f"Nobody is named in this log, and {len(subject)} characters were.")
+
+
+def _with_origin(report: PhotoReport, origin: Origin) -> PhotoReport:
+    """The report of a photo, refused if a machine made it."""
+    refusal = machine_made(origin)
+    if refusal is None:
+        return report
+    code, words = refusal
+    said = report.sentences if report.codes else ()
+    return replace(
+        report,
+        verdict=PhotoVerdict.REFUSE,
+        sentences=(f"This photo {words}", *said),
+        codes=(code, *report.codes),
+    )
 
 
 def _refuse_a_single(photos: object) -> None:
@@ -632,6 +853,8 @@ def _generated(picture: Picture) -> GeneratedImage:
         prompt_fit=picture.prompt_fit,
         recipe=picture.recipe,
         why=picture.why,
+        pair=picture.pair,
+        notes=picture.notes,
     )
 
 
@@ -648,15 +871,3 @@ def _audience(
 ) -> Audience:
     report = on_progress or (lambda progress: None)
     return Audience(report, _cancel_question(cancel), withheld)
-
-
-def _check_whole(name: str, value: int, low: int, high: int) -> None:
-    # bool is an int to Python, and never meant as a number of pictures
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidInput(f"{name} is {value!r}; it must be a whole number, {low} to {high}.")
-
-
-def _check_number(name: str, value: float, low: float, high: float) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not isfinite(value) or not low <= value <= high:
-        raise InvalidInput(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")

@@ -134,7 +134,7 @@ class Request:
     guidance_scale: float
     likeness: float
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    traits: Mapping[str, str] = field(default_factory=dict)
+    traits: Mapping[str, str] = field(default_factory=dict, repr=False)
     beside: ImageArray | None = field(default=None, repr=False)
 
     def guides_at(self, step: int) -> bool:

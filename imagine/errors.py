@@ -10,14 +10,24 @@ ImagineError
 │   ├── DifferentPeople     the selfies are not of one person
 │   ├── IdempotencyConflict an idempotency key came back with another request
 │   ├── NotStored           no such thing here, or it is another tenant's
+│   ├── ConsentTokenInvalid a consent token that is not ours, too old, or for another text
+│   │   └── ConsentTokenUsed a consent token that came before
+│   ├── UnsafeAddress       a webhook to an address that is not public
+│   ├── WebhookInvalid      a webhook that was not signed by its sender, or is too old
+│   │   └── WebhookReplayed a webhook that came before
 │   ├── UnusableArchive     not an export of ours, or not a safe one
 │   ├── CertificateInvalid  a deletion certificate that was not signed by this key
+│   ├── EvidenceInvalid     an evidence file that was changed, or is not signed by this log
 │   └── UnreadableAuditLog  a file that is no export or checkpoint of an audit log
 ├── ConsentMissing          the person has not agreed to this, or not any more
 ├── KeyRefused              an API key is unknown, revoked, expired or may not do this
+│   ├── SignInRefused       a login or token of a person's organisation is not good here
+│   └── ForgedRequest       another site made the browser ask, or no page of ours did
 ├── PromptBlocked           the wish is not one we fulfil
 ├── PictureWithheld         what was drawn may not leave; says which check holds it
 ├── EnrolmentRefused        these photos may not become an identity
+├── ReviewPending           a reviewer has to look at this identity first
+├── ReviewRefused           this reviewer may not do this, or not alone
 ├── PolicyTampered          the safety policy or its models are not the approved ones
 ├── Cancelled               the caller asked us to stop
 ├── Busy                    too much work waits; says when to come back
@@ -109,12 +119,38 @@ class NotStored(InvalidInput):
     """Nothing of this name is here for this tenant; what others have is not told apart."""
 
 
+class ConsentTokenInvalid(InvalidInput):
+    """A consent token this service did not issue, or not for this text, or too long ago."""
+
+
+class ConsentTokenUsed(ConsentTokenInvalid):
+    """A consent token that was used before; each is good for one consent."""
+
+
+class UnsafeAddress(InvalidInput):
+    """An address of a webhook that leads into a private network."""
+
+
+class WebhookInvalid(InvalidInput):
+    """A webhook whose signature or time is not right; do nothing of what it says."""
+
+
+class WebhookReplayed(WebhookInvalid):
+    """A webhook with a good signature that came before; it was acted on then."""
+
+
 class UnusableArchive(InvalidInput):
     """A zip that is no export of ours, or that is built to do harm."""
 
 
 class CertificateInvalid(InvalidInput):
     """A deletion certificate that is malformed or was not signed by the given key."""
+
+
+class EvidenceInvalid(InvalidInput):
+    """An evidence file that does not hold what its log vouches for; the message names the part."""
+
+    exit_code = 10
 
 
 class ConsentMissing(ImagineError):
@@ -135,6 +171,14 @@ class KeyRefused(ImagineError):
     def __init__(self, message: str, lacks_scope: bool = False) -> None:
         super().__init__(message)
         self.lacks_scope = lacks_scope
+
+
+class SignInRefused(KeyRefused):
+    """A login that does not fit its start, or a token the issuer did not sign for this service."""
+
+
+class ForgedRequest(KeyRefused):
+    """A change by cookie that no page of this service asked for."""
 
 
 class PromptBlocked(ImagineError):
@@ -182,6 +226,26 @@ class EnrolmentRefused(ImagineError):
     """
 
     exit_code = 4
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ReviewPending(ImagineError):
+    """Nothing may be made of an identity before a reviewer has looked at it."""
+
+    exit_code = 4
+
+
+class ReviewRefused(ImagineError):
+    """A reviewer may not decide this or look at it, or not without a second one.
+
+    Attributes:
+        code: stable machine name of the reason, e.g. "second_reviewer_needed".
+    """
+
+    exit_code = 11
 
     def __init__(self, message: str, *, code: str = "") -> None:
         super().__init__(message)

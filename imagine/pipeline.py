@@ -7,19 +7,32 @@ does. Opening weights and checking arguments is left to `imagine.api`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
-from imagine.backends.base import Backend
-from imagine.core import REDRAW_STRIDE, Identity, ImageArray, LikenessVerdict, Recipe, Request
+from imagine.backends.base import Backend, refuse_two
+from imagine.backends.selfie_traits import Reading, read_shipped
+from imagine.core import (
+    REDRAW_STRIDE,
+    Identity,
+    ImageArray,
+    LikenessVerdict,
+    PairVerdict,
+    Recipe,
+    Request,
+)
 from imagine.engine import Engine, Phase, Priority, Status, watch
 from imagine.errors import Cancelled, PictureWithheld
 from imagine.identity import FaceDetector, FaceEncoder, PhotoSource, build_identity
-from imagine.identity.likeness import COPY, judge_likeness
+from imagine.identity.align import face_of_crop
+from imagine.identity.fuse import fingerprint
+from imagine.identity.likeness import COPY, judge_likeness, judge_pair
 from imagine.provenance import MarkedImage, mark_image
 from imagine.safety import CheckReport, Outcome, OutputChecks, allow_prompt
+from imagine.safety.output_checks import shipped_networks
 from imagine.settings import VERSION, Settings
+from imagine.traits import check_traits, with_traits, write_traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +51,8 @@ class Wish:
         record: audit entry of a picture that is made again; 0 for a new one.
         redraws: how often a picture in which no face can be found is drawn again; redraw r of
             picture i uses seed + i + r * REDRAW_STRIDE.
+        keep: traits that shall be as on the selfies, names of `imagine.traits.TRAITS`.
+        change: trait -> the value it shall have; of two people, of the first.
     """
 
     prompt: str = field(repr=False)
@@ -50,6 +65,8 @@ class Wish:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     record: int = 0
     redraws: int = 0
+    keep: Sequence[str] = ()
+    change: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +80,7 @@ class Tools:
         priority: how urgent.
         licence: what the weights may be used for, in words, for the recipe.
         mark: gives a finished picture its marks; the plain one writes recipe and origin only.
+        read_selfies: what crops of a person say of the traits to keep.
     """
 
     engine: Engine
@@ -74,6 +92,9 @@ class Tools:
     priority: Priority = Priority.INTERACTIVE
     licence: str = ""
     mark: Callable[[ImageArray, Recipe], MarkedImage] = mark_image
+    read_selfies: Callable[[ImageArray, Sequence[str]], Sequence[Reading]] = field(
+        default_factory=lambda: _read_selfies
+    )
 
     @property
     def backend(self) -> Backend:
@@ -105,14 +126,31 @@ class Candidate:
     Attributes:
         image: (h, w, 3) uint8 RGB.
         request: what drew it.
-        verdict: how much it looks like the person.
+        verdict: how much it looks like the person; of two people, the one on the left.
         prompt_fit: how well it shows the prompt, 0 to 1; None when the backend cannot say.
+        pair: how much it looks like each of two people; None of one.
     """
 
     image: ImageArray = field(repr=False)
     request: Request
     verdict: LikenessVerdict
     prompt_fit: float | None
+    pair: PairVerdict | None = None
+
+    @property
+    def verdicts(self) -> tuple[LikenessVerdict, ...]:
+        """One a person, left to right."""
+        return (self.pair.left, self.pair.right) if self.pair else (self.verdict,)
+
+    @property
+    def shows_everybody(self) -> bool:
+        """Whether everybody's face was found."""
+        return all(verdict.face_found for verdict in self.verdicts)
+
+    @property
+    def likeness(self) -> float:
+        """The score of whom it looks like least."""
+        return min(verdict.score for verdict in self.verdicts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +160,12 @@ class Picture:
     Attributes:
         marked: the only form in which its bytes leave.
         recipe: how to make it again.
-        verdict: how much it looks like the person.
+        verdict: how much it looks like the person; of two people, the one on the left.
         prompt_fit: how well it shows the prompt, 0 to 1; None when the backend cannot say.
         why: why this candidate was kept, in words.
         checks: what the output checks said; all of it lets the picture leave.
+        pair: how much it looks like each of two people; None of one.
+        notes: what was read from the selfies for traits to keep, in words.
     """
 
     marked: MarkedImage
@@ -134,6 +174,8 @@ class Picture:
     prompt_fit: float | None
     why: str
     checks: CheckReport
+    pair: PairVerdict | None = None
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -181,26 +223,37 @@ def photos_to_pictures(
 
 
 def make_pictures(
-    wish: Wish, identity: Identity, tools: Tools, audience: Audience = NOBODY
+    wish: Wish,
+    identity: Identity,
+    tools: Tools,
+    audience: Audience = NOBODY,
+    beside: Identity | None = None,
 ) -> list[Picture]:
     """A person and a wish in, marked pictures out, one per wished picture and in order.
 
-    A picture that may not leave is left out and told to `audience.withheld`.
+    A picture that may not leave is left out and told to `audience.withheld`. With somebody
+    `beside`, both are in every picture: the first on the left, the other on the right. That both
+    agreed to it is for the caller to know.
 
     Raises:
         PromptBlocked: policy does not allow the prompt; nothing was drawn.
         PictureWithheld: not one picture may leave.
         CheckMissing: an output check cannot run, so nothing may leave.
         Cancelled: `audience.is_cancelled` became true; nothing was kept.
+        InvalidInput: a trait there is not, or two people where the backend draws one.
     """
     prompt = allow_prompt(wish.prompt, tools.settings)
-    candidates = draw_candidates(wish, prompt, identity, tools, audience)
+    if beside is not None:
+        refuse_two(tools.backend.info)
+    traits, notes = wished_traits(wish, prompt, identity, tools)
+    wanted = Wanted(prompt, traits, identity, beside)
+    candidates = draw_candidates(wish, wanted, tools, audience)
     kept: list[Picture] = []
     refused: list[CheckReport] = []
     for choice in candidates:
-        best = keep_best(choice, identity, tools, wish.record)
+        best = keep_best(choice, identity, tools, wish.record, beside)
         if isinstance(best, Picture):
-            kept.append(best)
+            kept.append(replace(best, notes=notes))
         else:
             refused.append(best[1])
             audience.withheld(*best)
@@ -209,36 +262,63 @@ def make_pictures(
     return kept
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be seen: an allowed prompt, switched traits with their values, and who."""
+
+    prompt: str = field(repr=False)
+    traits: Mapping[str, str] = field(repr=False)
+    identity: Identity
+    beside: Identity | None = None
+
+
+def wished_traits(
+    wish: Wish, prompt: str, identity: Identity, tools: Tools
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The traits to ask for, with their values, and what was read from the selfies, in words.
+
+    Raises:
+        InvalidInput: an unknown trait or value, or one to keep and to change.
+        PromptBlocked: policy does not allow the prompt with these traits.
+        MissingWeights: traits are to be kept and the attribute judge is not installed.
+        CheckMissing: the age is to be kept and the age network is not installed.
+    """
+    traits = check_traits(wish.keep, wish.change)
+    readings = tools.read_selfies(identity.crops, wish.keep) if wish.keep else ()
+    traits |= {reading.trait: reading.value for reading in readings if reading.value}
+    if traits:
+        allow_prompt(with_traits(prompt, traits), tools.settings)
+    return check_traits((), traits), tuple(reading.words for reading in readings)
+
+
 def draw_candidates(
-    wish: Wish, prompt: str, identity: Identity, tools: Tools, audience: Audience
+    wish: Wish, wanted: Wanted, tools: Tools, audience: Audience
 ) -> list[list[Candidate]]:
     """The candidates of each picture, drawn and judged.
 
-    Where no face can be found in any candidate of a picture, another one is drawn, up to
+    Where a face is missing in all candidates of a picture, another one is drawn, up to
     `wish.redraws` times: a picture of somebody without a face is of no use to them.
     """
     choices: list[list[Candidate]] = [[] for _ in range(wish.count)]
     numbers = list(range(wish.count * wish.best_of))
     steps_done = 0
     for _ in range(1 + wish.redraws):
-        requests = [candidate_request(wish, prompt, identity, number) for number in numbers]
+        requests = [candidate_request(wish, wanted, number) for number in numbers]
         images = draw(requests, numbers, tools, audience, steps_done)
         steps_done += len(requests) * wish.num_inference_steps
         for number, request, image in zip(numbers, requests, images, strict=True):
-            verdict = judge_likeness(image, identity, tools.detector, tools.encoder)
-            fit = fit_to_prompt(tools.backend, image, prompt)
-            choices[number % wish.count].append(Candidate(image, request, verdict, fit))
+            choices[number % wish.count].append(judged(image, request, wanted, tools))
         numbers = [
             index + len(choice) * wish.count
             for index, choice in enumerate(choices)
-            if not any(candidate.verdict.face_found for candidate in choice)
+            if not any(candidate.shows_everybody for candidate in choice)
         ]
         if not numbers:
             break
     return choices
 
 
-def candidate_request(wish: Wish, prompt: str, identity: Identity, number: int) -> Request:
+def candidate_request(wish: Wish, wanted: Wanted, number: int) -> Request:
     """The request of one candidate; candidate k of picture i is number i + k * count.
 
     The first `count` requests are those of a wish without `best_of`: asking for more candidates
@@ -247,14 +327,31 @@ def candidate_request(wish: Wish, prompt: str, identity: Identity, number: int) 
     redraw = max(0, number // wish.count - wish.best_of + 1)
     plain = number % wish.count if redraw else number
     return Request(
-        prompt=prompt,
-        crops=identity.crops,
+        prompt=wanted.prompt,
+        crops=wanted.identity.crops,
         seed=(wish.seed + plain + redraw * REDRAW_STRIDE) % 2**63,
         num_inference_steps=wish.num_inference_steps,
         guidance_scale=wish.guidance_scale,
         likeness=wish.likeness,
         guidance_interval=wish.guidance_interval,
+        traits=wanted.traits,
+        beside=wanted.beside.crops if wanted.beside else None,
     )
+
+
+def judged(image: ImageArray, request: Request, wanted: Wanted, tools: Tools) -> Candidate:
+    """A drawn picture with what is to be said of it."""
+    said = with_traits(wanted.prompt, wanted.traits)
+    if wanted.beside is None:
+        verdict = judge_likeness(image, wanted.identity, tools.detector, tools.encoder)
+        return Candidate(image, request, verdict, fit_to_prompt(tools.backend, image, said))
+    people = (wanted.identity, wanted.beside)
+    pair = judge_pair(image, people, tools.detector, tools.encoder)
+    side = image.shape[0]  # the square in which each of them stands
+    left = fit_to_prompt(tools.backend, image[:, :side], said)
+    right = fit_to_prompt(tools.backend, image[:, -side:], wanted.prompt)
+    fit = None if left is None or right is None else (left + right) / 2
+    return Candidate(image, request, pair.left, fit, pair)
 
 
 def draw(
@@ -305,7 +402,11 @@ def fit_to_prompt(backend: Backend, image: ImageArray, prompt: str) -> float | N
 
 
 def keep_best(
-    candidates: Sequence[Candidate], identity: Identity, tools: Tools, record: int = 0
+    candidates: Sequence[Candidate],
+    identity: Identity,
+    tools: Tools,
+    record: int = 0,
+    beside: Identity | None = None,
 ) -> Picture | tuple[Candidate, CheckReport]:
     """The best candidate that may leave, marked, or the best of them and why it may not.
 
@@ -315,7 +416,8 @@ def keep_best(
     ranked = sorted(candidates, key=_merit(candidates), reverse=True)
     refused = []
     for candidate in ranked:
-        report = tools.checks.check(candidate.image, identity.embedding)
+        people = [person.embedding for person in (identity, beside) if person is not None]
+        report = tools.checks.check(candidate.image, people)
         if may_leave(report):
             why = _why(candidate, candidates)
             return _mark(candidate, why, report, identity, tools, record)
@@ -340,9 +442,9 @@ def _merit(candidates: Sequence[Candidate]) -> Callable[[Candidate], tuple[bool,
     all_fit = all(candidate.prompt_fit is not None for candidate in candidates)
 
     def merit(candidate: Candidate) -> tuple[bool, float]:
-        copied = (candidate.verdict.copy_score or 0.0) >= COPY
+        copied = any((verdict.copy_score or 0.0) >= COPY for verdict in candidate.verdicts)
         fit = candidate.prompt_fit if all_fit and candidate.prompt_fit is not None else 0.0
-        return not copied, candidate.verdict.score + fit
+        return not copied, candidate.likeness + fit
 
     return merit
 
@@ -351,10 +453,10 @@ def _why(kept: Candidate, candidates: Sequence[Candidate]) -> str:
     if len(candidates) == 1:
         return "The only candidate drawn."
     others = [candidate for candidate in candidates if candidate is not kept]
-    likeness = f"likeness {kept.verdict.score:.2f} ({_span(c.verdict.score for c in others)})"
+    likeness = f"likeness {kept.likeness:.2f} ({_span(c.likeness for c in others)})"
     chosen = f"Best of {len(candidates)}: {likeness}"
-    lost = sum(not candidate.verdict.face_found for candidate in others)
-    if lost and kept.verdict.face_found:
+    lost = sum(not candidate.shows_everybody for candidate in others)
+    if lost and kept.shows_everybody:
         chosen += f", {lost} without a face"
     fits = [c.prompt_fit for c in candidates if c.prompt_fit is not None]
     if kept.prompt_fit is None or len(fits) < len(candidates):
@@ -377,8 +479,23 @@ def _mark(
     tools: Tools,
     record: int,
 ) -> Picture:
+    recipe = recipe_of(candidate, identity, tools, record)
+    marked = tools.mark(candidate.image, recipe)
+    return Picture(
+        marked,
+        marked.recipe or recipe,
+        candidate.verdict,
+        candidate.prompt_fit,
+        why,
+        report,
+        candidate.pair,
+    )
+
+
+def recipe_of(candidate: Candidate, identity: Identity, tools: Tools, record: int = 0) -> Recipe:
+    """How to make a candidate again; also of one that may not leave, for whoever reviews it."""
     request = candidate.request
-    recipe = Recipe(
+    return Recipe(
         prompt=request.prompt,
         seed=request.seed,
         num_inference_steps=request.num_inference_steps,
@@ -392,11 +509,18 @@ def _mark(
         guidance_from=request.guidance_interval[0],
         guidance_until=request.guidance_interval[1],
         record=record,
+        traits=write_traits(request.traits),
+        beside_fingerprint="" if request.beside is None else fingerprint(request.beside),
     )
-    marked = tools.mark(candidate.image, recipe)
-    return Picture(
-        marked, marked.recipe or recipe, candidate.verdict, candidate.prompt_fit, why, report
-    )
+
+
+def _read_selfies(crops: ImageArray, traits: Sequence[str]) -> Sequence[Reading]:
+    """By the shipped attribute judge and the age network."""
+
+    def age(crop: ImageArray) -> float:
+        return float(shipped_networks()[1](crop, [face_of_crop(crop)])[0])
+
+    return read_shipped(crops, traits, age)
 
 
 def _progress(step: int, num_steps: int, elapsed_seconds: float, steps_done: int) -> Progress:

@@ -30,6 +30,10 @@ def _from(variable: str) -> Callable[[], str]:
     return lambda: os.environ.get(variable, "")
 
 
+def _words_from(variable: str) -> Callable[[], tuple[str, ...]]:
+    return lambda: tuple(os.environ.get(variable, "").replace(",", " ").split())
+
+
 def _data_directory() -> Path:
     chosen = os.environ.get("IMAGINE_DATA_DIR")
     return Path(chosen) if chosen else _home_of("XDG_DATA_HOME", ".local/share")
@@ -57,6 +61,19 @@ class Settings:
             "" for a folder in the data folder (IMAGINE_KEY_STORE_URL).
         master_key_source: "file:/path" or "env:NAME" of what wraps the data keys; the name of a
             place, never the key (IMAGINE_MASTER_KEY).
+        checks_off: safety checks the operator switched off, by name (IMAGINE_CHECKS_OFF); each is
+            an entry of the audit log and told by `imagine-me verify`.
+        check_limits: other limits of output checks, e.g. "apparent_minors=21/16"
+            (IMAGINE_CHECK_LIMITS); weaker ones are told like the former.
+        recipe_in_files: who may read the recipe in a picture's file: "sealed" (this installation),
+            "open" (everybody) or "none" (IMAGINE_RECIPE_IN_FILES).
+        timestamp_url: RFC 3161 service that confirms when a picture was signed; "" asks nobody
+            (IMAGINE_TIMESTAMP_URL).
+        signing_chain: PEM file of a signing certificate of your own and those above it, with
+            `signing_key` and `signing_roots`; "" signs under an authority made here
+            (IMAGINE_SIGNING_CHAIN, IMAGINE_SIGNING_KEY, IMAGINE_SIGNING_ROOTS).
+        learned_watermark: a second invisible watermark, a name in `imagine.provenance.WATERMARKS`;
+            "" for none (IMAGINE_LEARNED_WATERMARK).
         max_photo_bytes: larger files are refused before they are opened.
         max_photo_pixels: larger pictures are refused from their header, before decoding.
         max_photos: more selfies than this are refused.
@@ -72,6 +89,16 @@ class Settings:
     blob_url: str = field(default_factory=_from("IMAGINE_BLOB_URL"), repr=False)
     key_store_url: str = field(default_factory=_from("IMAGINE_KEY_STORE_URL"), repr=False)
     master_key_source: str = field(default_factory=_master_key_source, repr=False)
+    checks_off: tuple[str, ...] = field(default_factory=_words_from("IMAGINE_CHECKS_OFF"))
+    check_limits: str = field(default_factory=_from("IMAGINE_CHECK_LIMITS"))
+    recipe_in_files: str = field(
+        default_factory=lambda: os.environ.get("IMAGINE_RECIPE_IN_FILES") or "sealed"
+    )
+    timestamp_url: str = field(default_factory=_from("IMAGINE_TIMESTAMP_URL"), repr=False)
+    signing_chain: str = field(default_factory=_from("IMAGINE_SIGNING_CHAIN"))
+    signing_key: str = field(default_factory=_from("IMAGINE_SIGNING_KEY"))
+    signing_roots: str = field(default_factory=_from("IMAGINE_SIGNING_ROOTS"))
+    learned_watermark: str = field(default_factory=_from("IMAGINE_LEARNED_WATERMARK"))
     max_photo_bytes: int = 15 * 1024 * 1024
     max_photo_pixels: int = 40_000_000
     max_photos: int = 5

@@ -368,3 +368,36 @@ def test_a_picture_made_again_has_the_pixels_and_the_entry_of_the_first_time(
     again = marking_im.replay(image.save(tmp_path / "me.png"), me)
     assert np.array_equal(again.array, image.array)
     assert again.recipe == image.recipe
+
+
+def test_a_changed_trait_is_in_the_recipe_and_replays_bit_for_bit(
+    im: Imagine, me: Identity, tmp_path: Path
+) -> None:
+    changed = {"glasses": "none", "hair_colour": "dark brown"}
+    (image,) = im.generate(PROMPT, identity=me, seed=7, change=changed).images
+    assert image.recipe.traits == "glasses=none; hair_colour=dark brown"
+    again = im.replay(image.save(tmp_path / "me.png"), me)
+    assert np.array_equal(again.array, image.array)
+    assert again.recipe == image.recipe
+
+
+@pytest.mark.parametrize(
+    "asked", [{"keep": ["nose"]}, {"change": {"age": "9"}}, {"keep": "age"},
+              {"keep": ["age"], "change": {"age": "old"}}]
+)  # fmt: skip
+def test_a_switch_there_is_not_is_refused_before_weights_are_opened(
+    doubles: None, me: Identity, asked: dict[str, Any]
+) -> None:
+    im = Imagine("fake", detector="double", encoder="double", weights="/nowhere")
+    with pytest.raises(InvalidInput, match=r"trait|keep"):
+        im.generate(PROMPT, identity=me, **asked)
+
+
+def test_two_people_replay_from_the_selfies_of_both(im: Imagine, me: Identity) -> None:
+    other = double_identity(1)
+    (image,) = im.generate(PROMPT, identity=me, beside=other, seed=7).images
+    assert image.pair is not None and image.array.shape == (128, 256, 3)
+    assert np.array_equal(im.replay(image.recipe, me, beside=other).array, image.array)
+    for wrong in (None, double_identity(2)):
+        with pytest.raises(InvalidInput, match="beside the person"):
+            im.replay(image.recipe, me, beside=wrong)

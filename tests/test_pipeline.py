@@ -1,23 +1,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from imagine.backends import RowState
+from imagine.backends import BackendInfo, RowState
 from imagine.backends.fake import FakeBackend
+from imagine.backends.selfie_traits import Reading
 from imagine.core import REDRAW_STRIDE, Face, ImageArray, LikenessVerdict
 from imagine.engine import Engine, Limits
-from imagine.errors import Cancelled, CheckMissing, PictureWithheld, PromptBlocked
+from imagine.errors import Cancelled, CheckMissing, InvalidInput, PictureWithheld, PromptBlocked
+from imagine.identity.fuse import fingerprint
 from imagine.pipeline import (
     Audience,
     Candidate,
     Picture,
     Progress,
     Tools,
+    Wanted,
     Wish,
     candidate_request,
     keep_best,
@@ -26,8 +29,9 @@ from imagine.pipeline import (
 from imagine.provenance import mark_image
 from imagine.safety import CheckReport, CheckSettings, Outcome, OutputChecks, OutputTools, SeenFace
 from imagine.settings import Settings
+from imagine.traits import parse_traits
 from tests.conftest import calm
-from tests.doubles import DoubleDetector, DoubleEncoder, double_identity
+from tests.doubles import DoubleDetector, DoubleEncoder, SideBySideDetector, double_identity
 
 WISH = Wish("in a forest", 7, count=2, num_inference_steps=3, guidance_scale=2.0, likeness=0.9)
 ME = double_identity()
@@ -60,7 +64,7 @@ def tools(backend: FakeBackend | None = None, rows_at_once: int = 1) -> Tools:
 
 
 def candidate(score: float, fit: float | None = None, copy: float | None = None) -> Candidate:
-    request = candidate_request(replace(WISH, count=1), WISH.prompt, ME, 0)
+    request = candidate_request(replace(WISH, count=1), Wanted(WISH.prompt, {}, ME), 0)
     image = FakeBackend().decode(FakeBackend().prepare(request))
     return Candidate(image, request, LikenessVerdict(True, 0.1, score, copy, ""), fit)
 
@@ -237,3 +241,79 @@ def test_a_picture_drawn_again_can_be_replayed_from_its_recipe() -> None:
     again = replace(WISH, count=1, seed=picture.recipe.seed)
     (same,) = make_pictures(again, ME, tools())
     assert np.array_equal(same.marked.pixels, picture.marked.pixels)
+
+
+def reader(**seen: str | None) -> Callable[[ImageArray, Sequence[str]], list[Reading]]:
+    """Reads these values from any selfie."""
+    return lambda crops, traits: [Reading(t, seen[t], f"{t}: {seen[t]}") for t in traits]
+
+
+def test_a_kept_trait_is_read_from_the_selfies_asked_for_and_said() -> None:
+    wish = replace(WISH, count=1, keep=("hair_colour",), change={"glasses": "none"})
+    (picture,) = make_pictures(wish, ME, replace(tools(), read_selfies=reader(hair_colour="red")))
+    assert picture.recipe.traits == "glasses=none; hair_colour=red"
+    assert picture.notes == ("hair_colour: red",)
+
+
+def test_a_trait_the_selfies_do_not_tell_is_said_and_not_asked_for() -> None:
+    wish = replace(WISH, count=1, keep=("age",))
+    (picture,) = make_pictures(wish, ME, replace(tools(), read_selfies=reader(age=None)))
+    assert picture.recipe.traits == "" and picture.notes == ("age: None",)
+
+
+def test_a_switched_trait_changes_the_picture_and_its_recipe_draws_it_again() -> None:
+    (plain,) = make_pictures(replace(WISH, count=1), ME, tools())
+    (sad,) = make_pictures(replace(WISH, count=1, change={"expression": "sad"}), ME, tools())
+    (same,) = make_pictures(replace(WISH, count=1, change=parse_traits(sad.recipe.traits)), ME,
+                            tools())  # fmt: skip
+    assert not np.array_equal(plain.marked.pixels, sad.marked.pixels)
+    assert np.array_equal(same.marked.pixels, sad.marked.pixels)
+
+
+def test_policy_sees_the_prompt_together_with_the_traits(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(
+        "imagine.pipeline.allow_prompt", lambda prompt, settings: seen.append(prompt) or prompt
+    )
+    make_pictures(replace(WISH, change={"age": "young"}), ME, tools())
+    assert seen == ["in a forest", "in a forest, as a young adult"]
+
+
+def two_at_once() -> Tools:
+    engine = Engine(FakeBackend(), Limits(max_forward_rows=1))
+    detector, encoder = SideBySideDetector(), DoubleEncoder()
+    return Tools(engine, detector, encoder, Settings(), calm(detector, encoder))
+
+
+def test_somebody_beside_is_drawn_judged_and_named_in_the_recipe() -> None:
+    other = double_identity(1)
+    (picture,) = make_pictures(replace(WISH, count=1), ME, two_at_once(), beside=other)
+    assert picture.marked.pixels.shape == (128, 256, 3)
+    assert picture.pair is not None and picture.pair.is_assigned
+    assert picture.verdict == picture.pair.left
+    assert picture.recipe.beside_fingerprint == fingerprint(other.crops)
+
+
+def test_a_picture_in_which_one_of_two_is_missing_is_drawn_again() -> None:
+    class HalfBlind(SideBySideDetector):
+        looked = 0
+
+        def detect(self, image: ImageArray) -> list[Face]:
+            self.looked += 1
+            return super().detect(image)[: 1 if self.looked == 1 else 2]
+
+    blind = replace(two_at_once(), detector=HalfBlind())
+    wish = replace(WISH, count=1, redraws=1)
+    (picture,) = make_pictures(wish, ME, blind, beside=double_identity(1))
+    assert picture.recipe.seed == 7 + REDRAW_STRIDE
+    assert "1 without a face" in picture.why
+
+
+def test_a_backend_that_draws_one_person_refuses_two_by_name() -> None:
+    class Lonely(FakeBackend):
+        @property
+        def info(self) -> BackendInfo:
+            return replace(super().info, name="lonely", draws_two=False)
+
+    with pytest.raises(InvalidInput, match="'lonely' draws one person"):
+        make_pictures(WISH, ME, tools(Lonely()), beside=double_identity(1))

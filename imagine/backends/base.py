@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from imagine.core import FloatArray, ImageArray, Request
+from imagine.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,9 @@ class BackendInfo:
             FACE_ENCODERS; likeness must be judged by another. None where no recogniser takes part.
         default_guidance_interval: share of the schedule in which guidance works when the caller
             names none.
+        traits: how switched traits are obeyed: "trained", by conditions measured on held-out people
+            (training/LOG.md), or "words", by words added to the prompt and nothing more.
+        draws_two: whether `Request.beside` is understood; where not, such a request is refused.
     """
 
     name: str
@@ -42,6 +46,8 @@ class BackendInfo:
     device: str
     conditioned_by: str | None = None
     default_guidance_interval: tuple[float, float] = (0.0, 1.0)
+    traits: str = "words"
+    draws_two: bool = False
 
 
 class RowState(Protocol):
@@ -109,6 +115,29 @@ class PersonEncoder(Protocol):
 
     def prepare(self, request: Request, person: object | None = None) -> RowState:
         """As `Backend.prepare`, with the person already encoded."""
+
+
+@runtime_checkable
+class PairEncoder(PersonEncoder, Protocol):
+    """A person encoder that draws two people in one picture."""
+
+    def prepare(
+        self, request: Request, person: object | None = None, beside: object | None = None
+    ) -> RowState:
+        """As `Backend.prepare`, with both people already encoded."""
+
+
+def refuse_two(info: BackendInfo) -> None:
+    """Refuse two people where a backend draws one.
+
+    Raises:
+        InvalidInput: names the backend.
+    """
+    if not info.draws_two:
+        raise InvalidInput(
+            f"The backend {info.name!r} draws one person in a picture and cannot put a second "
+            "one beside. Leave `beside` out, or choose the backend 'embedded'."
+        )
 
 
 class FaceConditioned(ABC):

@@ -1,14 +1,15 @@
 """The small model we trained ourselves on people who do not exist: pictures on a laptop's CPU.
 
 Rows of one forward pass may stand at different steps and belong to different people: every row
-carries its own projected prompt and identity, and they are padded side by side, never shared.
+carries its own projected prompt and identity, and rows never share a sum (`folded_denoiser`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,16 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 
 from imagine.backends.base import BackendInfo, RowState
 from imagine.backends.cache import ByteLRU
+from imagine.backends.folded_denoiser import FoldedDenoiser, Look
 from imagine.backends.minilm import load_text_encoder
 from imagine.backends.prompt_judge import shipped_prompt_judge
+from imagine.backends.trait_words import caption, contrary
 from imagine.core import ImageArray, Request
 from imagine.errors import CorruptWeights, MissingWeights
-from imagine.models.denoiser import Conditioning, Denoiser
+from imagine.models.denoiser import Denoiser
 from imagine.models.identity_adapter import IdentityAdapter
 from imagine.models.parallel_attention import KeyValue
 from imagine.models.text_encoder import TextEncoder
@@ -38,24 +40,65 @@ DEFAULT_GUIDANCE_SCALE = 2.0
 DEFAULT_GUIDANCE_INTERVAL = (0.0, 0.34)
 # Identity guidance at likeness 1; found by a small sweep, see training/LOG.md.
 FULL_LIKENESS_GUIDANCE = 3.5
+# How strongly a switched trait is pulled out of what the prompt draws without it, and up to which
+# share of the schedule; see training/LOG.md.
+TRAIT_GUIDANCE = 2.0
+TRAIT_UNTIL = 0.67
+# Two people are drawn in two windows that overlap by this share of a picture's side.
+OVERLAP = 0.25
 PROMPT_CACHE_BYTES = 16 * 2**20  # about 300 prompts
+
+
+class Words(Enum):
+    """What a row of guidance is told."""
+
+    NOTHING = "nothing"
+    PROMPT = "prompt"
+    CONTRARY = "the prompt without the switched traits"
 
 
 @dataclass(frozen=True)
 class GuidanceRow:
-    """One forward pass's share in a picture: projected prompt and person, and its weight.
+    """One forward row's share in a picture: what it is shown, and its weight at each step."""
 
-    `plain_weight` takes the place of `weight` at the steps in which text guidance rests; together
-    they then draw what guidance scale 1 draws.
+    weights: tuple[float, ...]
+    words: Words
+    shows_person: bool
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Words as the denoiser takes them.
+
+    Attributes:
+        modulation: (num_steps, 6, width).
+        text: keys and values per block; None for no words.
     """
 
-    weight: float
-    plain_weight: float
-    text: Sequence[KeyValue] = field(repr=False)
-    text_mask: Tensor = field(repr=False)
-    text_pooled: Tensor = field(repr=False)
-    identity: Sequence[KeyValue] = field(repr=False)
-    identity_mask: Tensor = field(repr=False)
+    modulation: Tensor = field(repr=False)
+    text: Sequence[KeyValue] | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square of the picture that one person has to themselves.
+
+    Attributes:
+        left: its first column.
+        guidance: the rows whose weighted sum is the guided estimate.
+        wordings: what those rows are told.
+        identity: keys and values of the person, per block; None for nobody in particular.
+    """
+
+    left: int
+    guidance: tuple[GuidanceRow, ...]
+    wordings: Mapping[Words, Wording] = field(repr=False)
+    identity: Sequence[KeyValue] | None = field(repr=False)
+
+    def shares(self, step: int) -> list[tuple[float, GuidanceRow]]:
+        """The rows a step needs, with their weights at that step."""
+        weighted = [(row.weights[step], row) for row in self.guidance]
+        return [(weight, row) for weight, row in weighted if not _is_nothing(weight)]
 
 
 @dataclass(frozen=True)
@@ -67,25 +110,22 @@ class EmbeddedState:
         num_steps: steps in all.
         image: (3, h, w) float, noisy.
         estimate: (3, h, w) float, the newest guess of the clean image.
-        sigmas: (num_steps + 1,) noise levels, falling to 0.
-        guidance: the rows whose weighted sum is the guided estimate.
-        guided: (num_steps,) whether text guidance works at each step.
+        sigmas: num_steps + 1 noise levels, falling to 0.
+        windows: one a person, left to right; where two overlap, their estimates are blended.
     """
 
     step: int
     num_steps: int
     image: Tensor = field(repr=False)
     estimate: Tensor = field(repr=False)
-    sigmas: Tensor = field(repr=False)
-    guidance: tuple[GuidanceRow, ...] = field(repr=False)
-    guided: tuple[bool, ...] = field(repr=False)
+    sigmas: tuple[float, ...] = field(repr=False)
+    windows: tuple[Window, ...] = field(repr=False)
 
     @property
     def shares(self) -> list[tuple[float, GuidanceRow]]:
-        """The rows the next step needs, with their weights at that step."""
-        is_guided = self.guided[min(self.step, self.num_steps - 1)]
-        weighted = [(row.weight if is_guided else row.plain_weight, row) for row in self.guidance]
-        return [(weight, row) for weight, row in weighted if not _is_nothing(weight)]
+        """The rows the next step needs, with their weights, of all windows."""
+        step = min(self.step, self.num_steps - 1)
+        return [share for window in self.windows for share in window.shares(step)]
 
     @property
     def batch_key(self) -> tuple[object, ...]:
@@ -94,7 +134,10 @@ class EmbeddedState:
 
 
 class EmbeddedBackend:
-    """The shipped model behind the backend contract."""
+    """The shipped model behind the backend contract.
+
+    The denoiser's weights are arranged anew here; training on makes another backend necessary.
+    """
 
     def __init__(
         self,
@@ -107,6 +150,7 @@ class EmbeddedBackend:
         device: str = "cpu",
     ) -> None:
         self._denoiser = denoiser
+        self._folded = FoldedDenoiser(denoiser)
         self._adapter = adapter
         self._text_encoder = text_encoder
         self._scheduler = scheduler or make_scheduler()
@@ -162,6 +206,8 @@ class EmbeddedBackend:
             default_guidance_scale=DEFAULT_GUIDANCE_SCALE,
             device=self._device,
             default_guidance_interval=DEFAULT_GUIDANCE_INTERVAL,
+            traits="trained",
+            draws_two=True,
         )
 
     @torch.inference_mode()
@@ -179,20 +225,52 @@ class EmbeddedBackend:
         return tokens
 
     @torch.inference_mode()
-    def prepare(self, request: Request, person: object | None = None) -> EmbeddedState:
-        """Encode prompt and person, project both, draw the noise of the seed."""
+    def prepare(
+        self, request: Request, person: object | None = None, beside: object | None = None
+    ) -> EmbeddedState:
+        """Encode prompt and people, project both, draw the noise of the seed.
+
+        Two people share the noise of one wide picture; each has a window and tokens of their own.
+        """
         generator = torch.Generator("cpu").manual_seed(request.seed % 2**63)
         size = self._denoiser.config.image_size
-        noise = torch.randn((3, size, size), generator=generator).to(self._device)
+        shift = size - round(OVERLAP * size) if request.beside is not None else 0
+        noise = torch.randn((3, size, size + shift), generator=generator).to(self._device)
+        sigmas = self._sigmas(request.num_inference_steps)
+        windows = [self._window(request, sigmas[:-1], person, 0)]
+        if request.beside is not None:
+            # Traits are those of the person on the left.
+            right = replace(request, crops=request.beside, traits={}, beside=None)
+            windows.append(self._window(right, sigmas[:-1], beside, shift))
         return EmbeddedState(
             step=0,
             num_steps=request.num_inference_steps,
             image=noise,
             estimate=torch.zeros_like(noise),
-            sigmas=self._sigmas(request.num_inference_steps),
-            guidance=self._guidance(request, self._identity_tokens(request.crops, person)),
-            guided=tuple(request.guides_at(step) for step in range(request.num_inference_steps)),
+            sigmas=tuple(sigmas.tolist()),
+            windows=tuple(windows),
         )
+
+    def _window(self, request: Request, sigmas: Tensor, person: object | None, left: int) -> Window:
+        guidance = guidance_rows(request)
+        identity = None
+        if any(row.shows_person for row in guidance):
+            tokens = self._identity_tokens(request.crops, person)
+            identity = self._folded.project_identity(tokens)
+        said = {
+            Words.NOTHING: None,
+            Words.PROMPT: caption(request.prompt, request.traits),
+            Words.CONTRARY: contrary(request.prompt, request.traits),
+        }
+        needed = {row.words for row in guidance}
+        wordings = {words: self._wording(said[words], sigmas) for words in needed}
+        return Window(left, guidance, wordings, identity)
+
+    def _wording(self, said: str | None, sigmas: Tensor) -> Wording:
+        if said is None:
+            return Wording(self._folded.modulation(sigmas, None), None)
+        text = self._prompt_tokens(said)
+        return Wording(self._folded.modulation(sigmas, text), self._folded.project_text(text))
 
     @torch.inference_mode()
     def denoise_step(self, states: Sequence[RowState]) -> list[RowState]:
@@ -202,23 +280,31 @@ class EmbeddedBackend:
             raise ValueError("Rows of one step must share one batch_key.")
         if not rows:
             return []
-        weighted = [row.shares for row in rows]
-        owners = [index for index, own in enumerate(weighted) for _ in own]
-        shares = [share for own in weighted for _, share in own]
-        images = torch.stack([rows[owner].image for owner in owners])
-        sigmas = torch.stack([rows[owner].sigmas[rows[owner].step] for owner in owners])
-        conditioning = stack_guidance(shares)
-        assert len(images) == len(conditioning.text_mask) == len(conditioning.identity_mask)
-        clean = self._denoiser(images, sigmas, conditioning)
-        moved: list[RowState] = []
-        start = 0
-        for row, own in zip(rows, weighted, strict=True):
-            count = len(own)
-            weights = torch.tensor([weight for weight, _ in own], device=clean.device)
-            estimate = (clean[start : start + count] * weights[:, None, None, None]).sum(0)
-            moved.append(_euler_step(row, estimate.clamp(-1.0, 1.0)))
-            start += count
-        return moved
+        windows = [(row, window) for row in rows for window in row.windows]
+        looks = [
+            look
+            for owner, (row, window) in enumerate(windows)
+            for look in _looks(owner, row, window)
+        ]
+        side = rows[0].image.shape[1]
+        seen = torch.stack([row.image[:, :, w.left : w.left + side] for row, w in windows])
+        estimates = _side_by_side(self._folded(seen, looks).clamp_(-1.0, 1.0), rows)
+        images = torch.stack([row.image for row in rows])
+        # x += (next - sigma) * velocity, with velocity = (x - clean) / sigma
+        shares = [1.0 - row.sigmas[row.step + 1] / row.sigmas[row.step] for row in rows]
+        moved = images.lerp_(
+            estimates, torch.tensor(shares, device=images.device)[:, None, None, None]
+        )
+        return [
+            # Copies: a view would keep the pictures of the whole batch alive with each row.
+            replace(
+                row,
+                step=row.step + 1,
+                image=moved[index].clone(),
+                estimate=estimates[index].clone(),
+            )
+            for index, row in enumerate(rows)
+        ]
 
     def decode(self, state: RowState) -> ImageArray:
         """The finished picture, or mid-way the newest estimate of it."""
@@ -231,7 +317,7 @@ class EmbeddedBackend:
         return self.decode(state)
 
     def forward_rows(self, state: RowState) -> int:
-        """One to three: nothing, prompt, prompt + person, as far as the next step needs them."""
+        """For each person nothing, prompt, prompt + person, without the traits: as needed next."""
         return len(_as_embedded(state).shares)
 
     def is_finite(self, state: RowState) -> bool:
@@ -281,49 +367,10 @@ class EmbeddedBackend:
         sigmas: Tensor = scheduler.sigmas.to(self._device)
         return sigmas
 
-    def _guidance(self, request: Request, identity: Tensor) -> tuple[GuidanceRow, ...]:
-        """Rows (nothing, prompt, prompt + person) and their weights; useless rows are left out.
-
-        Source: guidance on two conditions as in InstructPix2Pix, arXiv 2211.09800, eq. 3.
-        """
-        text, text_mask = self._prompts.get_or_make(
-            request.prompt, lambda: self._text_encoder([request.prompt])
-        )
-        person = request.likeness * FULL_LIKENESS_GUIDANCE if request.crops is not None else 0.0
-        weights = (1.0 - request.guidance_scale, request.guidance_scale - person, person)
-        plain_weights = (0.0, 1.0 - person, person)
-        guided = {request.guides_at(step) for step in range(request.num_inference_steps)}
-        nobody = identity[:, :0]  # the denoiser puts its learned empty token there
-        shown = ((False, False), (True, False), (True, True))
-        rows = []
-        for weight, plain_weight, (with_text, with_person) in zip(
-            weights, plain_weights, shown, strict=True
-        ):
-            used = ([weight] if True in guided else []) + (
-                [plain_weight] if False in guided else []
-            )
-            if all(_is_nothing(share) for share in used):
-                continue
-            tokens = identity if with_person else nobody
-            conditioning = self._denoiser.condition(
-                text,
-                text_mask & with_text,
-                tokens,
-                torch.ones(tokens.shape[:2], dtype=torch.bool, device=self._device),
-                torch.ones(1, device=self._device),
-            )
-            rows.append(
-                GuidanceRow(
-                    weight=weight,
-                    plain_weight=plain_weight,
-                    text=conditioning.text,
-                    text_mask=conditioning.text_mask,
-                    text_pooled=conditioning.text_pooled,
-                    identity=conditioning.identity,
-                    identity_mask=conditioning.identity_mask,
-                )
-            )
-        return tuple(rows)
+    def _prompt_tokens(self, prompt: str) -> Tensor:
+        """(1, tokens, width) of the text encoder, without its padding."""
+        text, mask = self._prompts.get_or_make(prompt, lambda: self._text_encoder([prompt]))
+        return text[:, mask[0]]
 
     def _identity_tokens(self, crops: ImageArray | None, person: object | None) -> Tensor:
         if crops is None:
@@ -367,19 +414,76 @@ def model_revision(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def stack_guidance(rows: Sequence[GuidanceRow]) -> Conditioning:
-    """Lay rows of different lengths side by side, padding with tokens nobody attends to."""
-    text_tokens = max(row.text_mask.shape[1] for row in rows)
-    identity_tokens = max(row.identity_mask.shape[1] for row in rows)
-    device = rows[0].text_mask.device
-    return Conditioning(
-        text=_stack_layers([row.text for row in rows], text_tokens),
-        text_mask=torch.cat([_pad_mask(row.text_mask, text_tokens) for row in rows]),
-        text_pooled=torch.cat([row.text_pooled for row in rows]),
-        identity=_stack_layers([row.identity for row in rows], identity_tokens),
-        identity_mask=torch.cat([_pad_mask(row.identity_mask, identity_tokens) for row in rows]),
-        identity_scale=torch.ones(len(rows), device=device),
+def guidance_rows(request: Request) -> tuple[GuidanceRow, ...]:
+    """Rows (nothing, prompt, prompt + person, contrary) and their weights without useless rows.
+
+    Source: guidance on two conditions as in InstructPix2Pix, arXiv 2211.09800, eq. 3; for switched
+    traits a third difference, between the prompt with and without them.
+    """
+    steps = range(request.num_inference_steps)
+    person = request.likeness * FULL_LIKENESS_GUIDANCE if request.crops is not None else 0.0
+    scales = [request.guidance_scale if request.guides_at(step) else 1.0 for step in steps]
+    # Without glasses is said by silence, and then there is nothing to compare with.
+    differs = caption(request.prompt, request.traits) != contrary(request.prompt, request.traits)
+    traits = [
+        TRAIT_GUIDANCE if differs and step < TRAIT_UNTIL * len(steps) else 0.0 for step in steps
+    ]
+    # The contrary is compared with the row that shows most: prompt and person, if there is one.
+    shows_person = not _is_nothing(person)
+    alone, both = ([0.0] * len(steps), traits) if shows_person else (traits, [0.0] * len(steps))
+    rows = (
+        GuidanceRow(tuple(1.0 - scale for scale in scales), Words.NOTHING, shows_person=False),
+        GuidanceRow(
+            tuple(scale - person + more for scale, more in zip(scales, alone, strict=True)),
+            Words.PROMPT,
+            shows_person=False,
+        ),
+        GuidanceRow(tuple(person + more for more in both), Words.PROMPT, shows_person=True),
+        GuidanceRow(tuple(-trait for trait in traits), Words.CONTRARY, shows_person),
     )
+    return tuple(row for row in rows if not all(map(_is_nothing, row.weights)))
+
+
+def _looks(owner: int, row: EmbeddedState, window: Window) -> list[Look]:
+    looks = []
+    for weight, share in window.shares(row.step):
+        wording = window.wordings[share.words]
+        looks.append(
+            Look(
+                owner,
+                weight,
+                wording.modulation[row.step],
+                wording.text,
+                window.identity if share.shows_person else None,
+            )
+        )
+    return looks
+
+
+def _side_by_side(estimates: Tensor, rows: Sequence[EmbeddedState]) -> Tensor:
+    """Estimates of windows to those of whole pictures; one fades into the other where they meet.
+
+    Args:
+        estimates: (windows, 3, side, side), the windows of each row left to right.
+        rows: of one picture size.
+
+    Returns:
+        (rows, 3, side, width).
+
+    Source: joint denoising of overlapping windows as in MultiDiffusion, arXiv 2302.08113; here the
+    clean estimates are blended, with weights that fall towards the edge of a window.
+    """
+    if all(len(row.windows) == 1 for row in rows):
+        return estimates
+    side, width = rows[0].image.shape[1:]
+    overlap = 2 * side - width
+    fade = torch.ones(side, device=estimates.device)
+    fade[side - overlap :] = torch.linspace(1.0, 0.0, overlap + 2, device=fade.device)[1:-1]
+    left, right = estimates.view(len(rows), 2, *estimates.shape[1:]).unbind(1)
+    whole = estimates.new_zeros(len(rows), 3, side, width)
+    whole[..., :side] = left * fade
+    whole[..., width - side :] += right * fade.flip(0)
+    return whole
 
 
 def _bytes(tensors: tuple[Tensor, ...]) -> int:
@@ -388,31 +492,6 @@ def _bytes(tensors: tuple[Tensor, ...]) -> int:
 
 def _is_nothing(weight: float) -> bool:
     return abs(weight) < 1e-6
-
-
-def _stack_layers(rows: Sequence[Sequence[KeyValue]], tokens: int) -> list[KeyValue]:
-    def padded(tensor: Tensor) -> Tensor:
-        return functional.pad(tensor, (0, 0, 0, tokens - tensor.shape[2]))
-
-    return [
-        (
-            torch.cat([padded(row[layer][0]) for row in rows]),
-            torch.cat([padded(row[layer][1]) for row in rows]),
-        )
-        for layer in range(len(rows[0]))
-    ]
-
-
-def _pad_mask(mask: Tensor, tokens: int) -> Tensor:
-    return functional.pad(mask, (0, tokens - mask.shape[1]), value=False)
-
-
-def _euler_step(row: EmbeddedState, estimate: Tensor) -> EmbeddedState:
-    """X += (next - sigma) * velocity, with velocity = (x - clean) / sigma."""
-    sigma, following = row.sigmas[row.step], row.sigmas[row.step + 1]
-    velocity = (row.image - estimate) / sigma
-    image = row.image + (following - sigma) * velocity
-    return replace(row, step=row.step + 1, image=image, estimate=estimate)
 
 
 def _as_embedded(state: RowState) -> EmbeddedState:

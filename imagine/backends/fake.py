@@ -18,6 +18,7 @@ from PIL import Image
 from imagine.backends.base import BackendInfo, RowState
 from imagine.core import FloatArray, ImageArray, Request
 from imagine.errors import MissingWeights
+from imagine.traits import with_traits
 
 SIZE = 128  # side of the pictures, pixels
 
@@ -27,8 +28,8 @@ class FakeState:
     """One picture on its way from noise to paint.
 
     Attributes:
-        latents: (SIZE, SIZE, 3) float32 in [-1, 1] and beyond; here they are pixels.
-        target: (SIZE, SIZE, 3) float32 in [-1, 1], where the last step arrives.
+        latents: (SIZE, width, 3) float32 in [-1, 1] and beyond; here they are pixels.
+        target: (SIZE, width, 3) float32 in [-1, 1], where the last step arrives.
         step: steps done.
         num_steps: steps in all.
         shows_person: whether a person is in the picture.
@@ -43,7 +44,7 @@ class FakeState:
     @property
     def batch_key(self) -> tuple[object, ...]:
         """Pictures with and without a person do not share a pass, as in the real models."""
-        return ("fake", self.shows_person)
+        return ("fake", self.shows_person, self.latents.shape)
 
 
 class FakeBackend:
@@ -73,16 +74,22 @@ class FakeBackend:
             default_steps=4,
             default_guidance_scale=2.0,
             device=self._device,
+            draws_two=True,
         )
 
     def prepare(self, request: Request) -> FakeState:
-        """Paint the target and draw the seed's noise."""
+        """Paint the target, twice as wide for two people, and draw the seed's noise."""
+        people = [crops for crops in (request.crops, request.beside) if crops is not None]
+        width = SIZE * max(1, len(people))
         noise = np.random.default_rng(request.seed).standard_normal(
-            (SIZE, SIZE, 3), dtype=np.float32
+            (SIZE, width, 3), dtype=np.float32
         )
-        target = _scene(request.prompt, request.guidance_scale) + np.float32(0.03) * noise
-        if request.crops is not None and request.likeness > 0:
-            target = _paste_face(target, request.crops, request.likeness)
+        prompt = with_traits(request.prompt, request.traits)
+        target = _scene(prompt, request.guidance_scale, width) + np.float32(0.03) * noise
+        if request.likeness > 0:
+            for place, crops in enumerate(people):
+                own = slice(place * SIZE, (place + 1) * SIZE)
+                target[:, own] = _paste_face(target[:, own], crops, request.likeness)
         return FakeState(
             latents=noise,
             target=np.clip(target, -1.0, 1.0).astype(np.float32),
@@ -114,7 +121,7 @@ class FakeBackend:
         ]
 
     def decode(self, state: RowState) -> ImageArray:
-        """Pixels of a state, (SIZE, SIZE, 3) uint8 RGB."""
+        """Pixels of a state, (SIZE, width, 3) uint8 RGB."""
         pixels: FloatArray = np.clip(np.rint((_own(state).latents + 1.0) * 127.5), 0, 255)
         return pixels.astype(np.uint8)
 
@@ -138,14 +145,14 @@ def _own(state: RowState) -> FakeState:
     return state
 
 
-def _scene(prompt: str, guidance_scale: float) -> FloatArray:
+def _scene(prompt: str, guidance_scale: float, width: int) -> FloatArray:
     """A sky, a ground and their colours from the prompt; more guidance, more contrast."""
     colours = np.frombuffer(hashlib.sha256(prompt.encode()).digest()[:6], dtype=np.uint8)
     sky, ground = colours.reshape(2, 3).astype(np.float32) / 127.5 - 1.0
     height = np.linspace(0.0, 1.0, SIZE, dtype=np.float32)[:, None, None]
     contrast = np.float32(min(0.4 + 0.1 * guidance_scale, 1.0))
     painted = contrast * (sky * (1.0 - height) + ground * height)
-    return np.broadcast_to(painted, (SIZE, SIZE, 3)).astype(np.float32)
+    return np.broadcast_to(painted, (SIZE, width, 3)).astype(np.float32)
 
 
 def _paste_face(scene: FloatArray, crops: ImageArray, likeness: float) -> FloatArray:

@@ -31,23 +31,23 @@ from PIL import Image
 from torch import Tensor
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3Model
 
-from imagine.backends.base import BackendInfo, RowState
-from imagine.backends.faceid_weights import (
-    LoraPair,
+from imagine.backends.base import BackendInfo, RowState, refuse_two
+from imagine.backends.latent_preview import LatentPreview
+from imagine.backends.licences import KLEIN_BY_WIDTH
+from imagine.backends.lora import LoraPair, fuse_lora
+from imagine.backends.memory_plan import MemoryPlan, apply_plan
+from imagine.backends.weight_files import (
     files_revision,
     find_base,
-    fuse_lora,
     open_part,
     read_safetensors,
     refuse_pickle,
     weights_in,
 )
-from imagine.backends.latent_preview import LatentPreview
-from imagine.backends.licences import KLEIN_BY_WIDTH
-from imagine.backends.memory_plan import MemoryPlan, apply_plan
 from imagine.core import ImageArray, Request
 from imagine.errors import CorruptWeights, InvalidInput
 from imagine.settings import Settings
+from imagine.traits import with_traits
 
 logger = logging.getLogger(__name__)
 
@@ -244,9 +244,11 @@ class Flux2KleinBackend:
         """Encode prompt and reference crops once, draw the noise of the seed.
 
         Raises:
-            InvalidInput: the prompt is longer than the model reads, or guidance is asked of
-                distilled weights, which have none.
+            InvalidInput: the prompt is longer than the model reads, guidance is asked of distilled
+                weights, which have none, or two people in one request.
         """
+        if request.beside is not None:
+            refuse_two(self.info)
         prompt_embeds, empty_embeds = self._embeds(request)
         side = self._image_size // self._pixels_per_token
         channels = int(self._transformer.config.in_channels)
@@ -341,7 +343,7 @@ class Flux2KleinBackend:
                 f"guidance_scale is {scale:g}, but these weights of FLUX.2 klein are distilled "
                 "and take no guidance. Leave it at 1, or load the base weights."
             )
-        wished = self._encode_prompt(request.prompt)
+        wished = self._encode_prompt(with_traits(request.prompt, request.traits))
         guided = any(request.guides_at(step) for step in range(request.num_inference_steps))
         if scale == 1.0 or not guided:
             return wished, None

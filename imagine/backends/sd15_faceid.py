@@ -9,8 +9,8 @@ from typing import Any, Self
 import torch
 from transformers import CLIPTextModel
 
-from imagine.backends.faceid_weights import open_tokenizer
 from imagine.backends.unet_faceid import FaceIdBackend, FaceIdParts, Prompt
+from imagine.backends.weight_files import open_tokenizer
 
 
 class Sd15FaceIdBackend(FaceIdBackend):

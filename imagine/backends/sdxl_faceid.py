@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from imagine.backends.faceid_weights import open_tokenizer
 from imagine.backends.sd15_faceid import token_ids
 from imagine.backends.unet_faceid import FaceIdBackend, FaceIdParts, Prompt
+from imagine.backends.weight_files import open_tokenizer
 
 
 class SdxlFaceIdBackend(FaceIdBackend):

@@ -22,7 +22,7 @@ from diffusers.configuration_utils import ConfigMixin
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from imagine.backends.base import BackendInfo, FaceConditioned, RowState
+from imagine.backends.base import BackendInfo, FaceConditioned, RowState, refuse_two
 from imagine.backends.cache import ByteLRU
 from imagine.backends.faceid_attention import (
     KeyValueMatrices,
@@ -38,17 +38,12 @@ from imagine.backends.faceid_weights import (
     AdapterWeights,
     adapter_lora,
     adapter_projections,
-    files_revision,
-    find_base,
-    find_loras,
-    fuse_lora,
-    open_part,
     read_adapter,
-    read_lora,
-    weights_in,
 )
 from imagine.backends.latent_preview import LatentPreview
+from imagine.backends.lora import find_loras, fuse_lora, read_lora
 from imagine.backends.memory_plan import MemoryPlan, Offload, apply_plan
+from imagine.backends.packed_linear import pack_linears
 from imagine.backends.sampling import (
     Schedule,
     make_schedule,
@@ -56,9 +51,11 @@ from imagine.backends.sampling import (
     take_step,
     timesteps_of,
 )
+from imagine.backends.weight_files import files_revision, find_base, open_part, weights_in
 from imagine.core import ImageArray, Request
 from imagine.errors import CorruptWeights, InvalidInput, MissingWeights
 from imagine.settings import Settings
+from imagine.traits import with_traits
 
 logger = logging.getLogger(__name__)
 
@@ -284,6 +281,8 @@ class FaceIdBackend(FaceConditioned):
             apply_plan({**opened, **looking, "vae": vae}, plan, device, announce=announce)
             if plan.offload is Offload.NONE:
                 parts = replace(parts, text=parts.text.to(device), person=parts.person.to(device))
+        if device == "cpu":
+            pack_linears(parts.unet)  # a step takes three quarters of its time (training/LOG.md)
         parts.projection.place(device, ClipEye(looking["image_encoder"]) if looking else None)
         rest = {"embed_crops": embed_crops, "device": device, "image_size": image_size}
         return cls._with_text(parts, opened, base, rest)
@@ -383,8 +382,10 @@ class FaceIdBackend(FaceConditioned):
             person: what `encode_person` made of the same crops before; None encodes them now.
 
         Raises:
-            MissingWeights, InvalidInput: as `encode_person`.
+            MissingWeights, InvalidInput: as `encode_person`, or two people in one request.
         """
+        if request.beside is not None:
+            refuse_two(self.info)
         num_steps = request.num_inference_steps
         schedule = make_schedule(self._sampler, self._scheduler_config, num_steps)
         # Up to 1 the stock pipelines do without guidance, too.
@@ -393,7 +394,7 @@ class FaceIdBackend(FaceConditioned):
         )
         owner = next(self._owners)
         asked = [self._encode_nothing()] if any(guided) else []
-        prompt = request.prompt
+        prompt = with_traits(request.prompt, request.traits)
         asked.append(self._prompts.get_or_make(prompt, lambda: self._encode(prompt)))
         sizes = self._sizes()
         pooled = [prompt.pooled for prompt in asked if prompt.pooled is not None]

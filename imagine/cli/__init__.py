@@ -26,7 +26,10 @@ from imagine.cli import (
     jobs,
     keys,
     models,
+    policy,
+    protect,
     replay,
+    reviews,
     serve,
     verify,
 )
@@ -35,10 +38,11 @@ from imagine.errors import ImagineError
 
 EXIT_STATUS_HELP = (
     "Exit status: 0 done, 1 unexpected error, 2 wrong usage, argument or file, 3 no usable face, "
-    "several faces or several people, 4 prompt blocked by policy, 5 weights or package missing or "
-    "corrupt, 6 output not written, 7 busy or too late, 8 generation failed, 9 storage unusable, "
-    "10 audit log changed or no consent, 11 API key refused, 12 picture not marked, 13 licence "
-    "refused, 14 service unreachable, 130 cancelled."
+    "several faces or several people, 4 prompt blocked by policy or photo or person refused, "
+    "5 weights, package or approval of the policy missing or corrupt, 6 output not written, 7 busy "
+    "or too late, 8 generation failed, 9 storage unusable, 10 audit log changed or no consent, "
+    "11 API key or reviewer refused, 12 picture not marked, 13 licence refused, 14 service "
+    "unreachable, 130 cancelled."
 )
 
 app = typer.Typer(
@@ -65,6 +69,10 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(db.app, name="db")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(audit.app, name="audit")
+app.add_typer(reviews.app, name="reviews")
+app.command("takedown", epilog=EXIT_STATUS_HELP)(reviews.takedown)
+app.add_typer(policy.app, name="policy")
+app.add_typer(protect.app, name="protect")
 
 
 def _show_version(wanted: bool) -> None:

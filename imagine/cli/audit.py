@@ -60,7 +60,7 @@ def verify(
     from imagine.storage.audit_check import verify_export
 
     kept = [_read_checkpoint(path) for path in checkpoint or ()]
-    key = None if public_key is None else _read_public_key(public_key)
+    key = None if public_key is None else read_public_key(public_key)
     if file is not None and database is not None:
         raise InvalidInput("Give a file or --database, not both.")
     if file is not None:
@@ -143,7 +143,8 @@ def _read_checkpoint(path: Path) -> Checkpoint:
     return parse_checkpoint(_read_text(path))
 
 
-def _read_public_key(text: str) -> VerifierKey:
+def read_public_key(text: str) -> VerifierKey:
+    """The public key of a log, from its line or a file with it."""
     from imagine.storage.checkpoints import VerifierKey
 
     return VerifierKey.parse(text if text.count("+") >= 2 else _read_text(Path(text)))

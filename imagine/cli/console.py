@@ -34,6 +34,14 @@ FaceOption = Annotated[
         show_default=False,
     ),
 ]
+BesideOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--beside",
+        help="A selfie of a second person, who stands on the right; repeat for up to five.",
+        show_default=False,
+    ),
+]
 BackendOption = Annotated[str, typer.Option("--backend", help="Image model.")]
 DetectorOption = Annotated[str, typer.Option("--detector", help="Face detector.")]
 EncoderOption = Annotated[str, typer.Option("--encoder", help="Face recogniser.")]
@@ -160,6 +168,8 @@ def image_facts(image: GeneratedImage, path: Path) -> dict[str, object]:
         "likeness": as_dict(image.likeness),
         "prompt_fit": image.prompt_fit,
         "why": image.why,
+        "pair": None if image.pair is None else as_dict(image.pair),
+        "notes": list(image.notes),
         "recipe": as_dict(image.recipe),
     }
 
@@ -169,5 +179,11 @@ def print_image(image: GeneratedImage, path: Path) -> None:
     likeness = image.likeness
     measured = f" (likeness {likeness.score:.2f})" if likeness.face_found else ""
     print(f"{path}: {likeness.words}{measured}")
+    if image.pair is not None:
+        right = image.pair.right
+        measured = f" (likeness {right.score:.2f})" if right.face_found else ""
+        print(f"  {right.words}{measured}")
+    for note in image.notes:
+        print(f"  {note}")
     if image.why:
         print(f"  seed {image.seed}, {image.num_inference_steps} steps. {image.why}")

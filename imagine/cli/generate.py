@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from imagine.cli.console import (
     BackendOption,
+    BesideOption,
     DetectorOption,
     DeviceOption,
     EncoderOption,
@@ -26,6 +28,7 @@ from imagine.cli.console import (
     print_image,
     print_json,
     progress_bar,
+    say,
     waiting,
 )
 from imagine.errors import InvalidInput, OutputNotWritten
@@ -63,6 +66,23 @@ def generate(
     best_of: Annotated[
         int, typer.Option("--best-of", help="Draw so many candidates per picture, keep the best.")
     ] = 1,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            help="Keep a trait of the photos: glasses, hair_colour, age, expression. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--change",
+            help="Change a trait, e.g. glasses=none or hair_colour=red. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    beside: BesideOption = None,
     backend: BackendOption = "embedded",
     detector: DetectorOption = "dlib",
     encoder: EncoderOption = "dlib",
@@ -78,18 +98,26 @@ def generate(
     """
     from imagine.api import Imagine
     from imagine.safety import allow_prompt
+    from imagine.traits import check_traits, read_traits
 
     photos = list(photo or ())
+    changes = read_traits(change or ())
+    check_traits(keep or (), changes)
     im = Imagine(backend, detector, encoder, device, weights=weights, licence=licence)
     allow_prompt(prompt, im.settings)  # refuse before photos are read
     if not 1 <= n <= im.settings.max_images:
         raise InvalidInput(f"-n is {n}; it must be a whole number, 1 to {im.settings.max_images}.")
     first_seed = secrets.randbelow(2**32) if seed is None else seed
     paths = output_paths(output, n, first_seed, force)
-    with waiting("Reading the photos"):
-        handle = im.identity(photos, chosen_faces(face, photos))
-    advise(handle.reports)
-    with handle as me, progress_bar("Drawing", quiet=json) as on_progress:
+    with ExitStack() as until_drawn:
+        with waiting("Reading the photos"):
+            handle = im.identity(photos, chosen_faces(face, photos))
+            me = until_drawn.enter_context(handle)
+            other = im.identity(beside) if beside else None
+            them = until_drawn.enter_context(other) if other else None
+        reports = (*handle.reports, *(other.reports if other else ()))
+        advise(reports)
+        on_progress = until_drawn.enter_context(progress_bar("Drawing", quiet=json))
         result = im.generate(
             prompt,
             identity=me,
@@ -100,17 +128,28 @@ def generate(
             guidance_scale=guidance,
             guidance_interval=guidance_interval,
             best_of=best_of,
+            keep=keep or (),
+            change=changes,
+            beside=them,
             on_progress=on_progress,
         )
     make_folder(paths[0].parent, output)
-    for image, path in zip(result.images, paths, strict=True):
+    # A withheld picture leaves a place free, so there may be more paths than pictures.
+    saved = list(zip(result.images, paths, strict=False))
+    for image, path in saved:
         image.save(path, overwrite=force)
         if not json:
             print_image(image, path)
     if json:
-        images = [image_facts(i, path) for i, path in zip(result.images, paths, strict=True)]
-        photos_said = [as_dict(report) for report in handle.reports]
-        print_json({"seed": result.seed, "images": images, "photos": photos_said})
+        images = [image_facts(image, path) for image, path in saved]
+        photos_said = [as_dict(report) for report in reports]
+        withheld = list(result.withheld)
+        print_json(
+            {"seed": result.seed, "images": images, "withheld": withheld, "photos": photos_said}
+        )
+    else:
+        for sentence in result.withheld:
+            say(f"One picture was not handed out: {sentence}")
 
 
 def output_paths(output: Path, n: int, seed: int, force: bool) -> list[Path]:

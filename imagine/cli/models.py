@@ -67,11 +67,11 @@ def plan_model(
 ) -> None:
     """Say what fits on a device before anything is loaded: precision, offload, tiles, batch."""
     from imagine.backends import BACKENDS
-    from imagine.backends.memory_plan import make_plan, parse_memory, rows_that_fit
+    from imagine.backends.memory_plan import device_bytes, make_plan, parse_memory, rows_that_fit
 
     BACKENDS.check(name)
-    device_bytes = parse_memory(gpu) if gpu is not None else _memory_of_this_gpu()
-    plan = make_plan(name, device_bytes, size=size, dtypes=dtype or (), allow_float8=float8)
+    memory = parse_memory(gpu) if gpu is not None else device_bytes("cuda")
+    plan = make_plan(name, memory, size=size, dtypes=dtype or (), allow_float8=float8)
     if json:
         print_json({**as_dict(plan), "rows": rows_that_fit(plan)})
     else:
@@ -123,13 +123,3 @@ def _in_words(need: Need) -> str:
     facts = ", ".join(fact for fact in (need.size, need.licence) if fact)
     state = "ok" if need.is_here else "missing"
     return f"{state:8} {need.role} {need.name}{f' ({facts})' if facts else ''}: {need.detail}"
-
-
-def _memory_of_this_gpu() -> int:
-    import torch
-
-    from imagine.errors import InvalidInput
-
-    if not torch.cuda.is_available():
-        raise InvalidInput("This machine has no CUDA device. Name a size, e.g. --gpu 12GB.")
-    return int(torch.cuda.get_device_properties(0).total_memory)

@@ -58,8 +58,8 @@ def needs_of(backend: str, settings: Settings) -> list[Need]:
 
 def _embedded(settings: Settings) -> list[Need]:
     from imagine.backends.embedded import MODEL_FOLDER
-    from imagine.backends.faceid_weights import find_base
     from imagine.backends.minilm import text_encoder_folder
+    from imagine.backends.weight_files import find_base
 
     folder = settings.assets_directory / "models" / MODEL_FOLDER
     parts = ("denoiser", "identity_adapter", "scheduler")
@@ -73,8 +73,8 @@ def _embedded(settings: Settings) -> list[Need]:
 
 
 def _klein() -> list[Need]:
-    from imagine.backends.faceid_weights import weights_in
     from imagine.backends.flux2_klein import DOWNLOAD, WEIGHTED_PARTS, find_folder
+    from imagine.backends.weight_files import weights_in
 
     def look() -> Path:
         folder = find_folder()
@@ -87,8 +87,8 @@ def _klein() -> list[Need]:
 
 def _faceid(backend: str, settings: Settings) -> list[Need]:
     from imagine.backends import BACKENDS
-    from imagine.backends.faceid_weights import find_base, weights_in
     from imagine.backends.unet_faceid import ADAPTER_HUB_ID
+    from imagine.backends.weight_files import find_base, weights_in
     from imagine.identity.insightface_faces import find_pack
 
     kind: Any = BACKENDS.get(backend)

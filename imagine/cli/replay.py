@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from imagine.cli.console import (
+    BesideOption,
     DetectorOption,
     DeviceOption,
     EncoderOption,
@@ -32,6 +34,7 @@ def replay(
     ],
     photo: PhotoOption = None,
     face: FaceOption = None,
+    beside: BesideOption = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="File name.")] = Path("replay.png"),
     detector: DetectorOption = "dlib",
     encoder: EncoderOption = "dlib",
@@ -49,10 +52,12 @@ def replay(
     photos = list(photo or ())
     refuse_unwritable(output, force)
     im = Imagine(recipe.backend, detector, encoder, device, weights=weights, licence=licence)
-    with waiting("Reading the photos"):
-        handle = im.identity(photos, chosen_faces(face, photos))
-    with handle as me, progress_bar("Drawing", quiet=json) as on_progress:
-        image = im.replay(recipe, me, on_progress)
+    with ExitStack() as until_drawn:
+        with waiting("Reading the photos"):
+            me = until_drawn.enter_context(im.identity(photos, chosen_faces(face, photos)))
+            them = until_drawn.enter_context(im.identity(beside)) if beside else None
+        on_progress = until_drawn.enter_context(progress_bar("Drawing", quiet=json))
+        image = im.replay(recipe, me, on_progress, beside=them)
     image.save(output, overwrite=force)
     if json:
         print_json({"images": [image_facts(image, output)]})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +16,8 @@ from imagine.cli.console import say
 from imagine.errors import MissingExtra
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from imagine.service.wiring import Service
 
 PORT = 8765
@@ -44,24 +48,30 @@ def serve(
         bool,
         typer.Option("--single-user", help="Whoever sits at this machine needs no key."),
     ] = False,
+    page: Annotated[
+        bool | None,
+        typer.Option(
+            "--page/--no-page", help="The page beside the API; else if its package is there."
+        ),
+    ] = None,
     backend: ModelOption = None,
     detector: DetectorChoice = None,
     encoder: EncoderChoice = None,
     device: DeviceChoice = None,
     weights: WeightsChoice = None,
 ) -> None:
-    """Open the service: people, pictures and jobs over HTTP, for programs and other machines.
+    """Open the service: people, pictures and jobs over HTTP and on a page in the browser.
 
     Example: imagine-me serve --single-user
     """
     need_serve_extra()
     import uvicorn
 
-    from imagine.service.api import create_app
     from imagine.service.auth import check_bound_to_loopback
 
     if single_user:
         check_bound_to_loopback(host)
+    has_page = with_page(page)
     service = built_service(
         single_user=single_user or None,
         backend=backend,
@@ -71,7 +81,7 @@ def serve(
         weights=weights,
     )
     config = uvicorn.Config(
-        create_app(service),
+        app_of(service, has_page),
         host=host,
         port=port,
         log_level="warning",
@@ -84,7 +94,8 @@ def serve(
     where = sockets[0].getsockname()
     name = f"[{where[0]}]" if ":" in where[0] else where[0]
     who = "whoever sits here needs no key" if single_user else "keys: imagine-me keys create"
-    say(f"Listening on http://{name}:{where[1]} ({who}). Ctrl+C ends it.")
+    what = "page and API" if has_page else "API"
+    say(f"Listening on http://{name}:{where[1]} ({what}; {who}). Ctrl+C ends it.")
     uvicorn.Server(config).run(sockets)
 
 
@@ -109,13 +120,48 @@ def worker(
     service.close()
 
 
+def with_page(wanted: bool | None) -> bool:
+    """Whether the page is served too; said once where it could not be and nobody insisted.
+
+    Raises:
+        MissingExtra: it was asked for, and its package is not installed.
+    """
+    is_there = find_spec("gradio") is not None
+    if wanted and not is_there:
+        raise MissingExtra(
+            "The page needs the package gradio, which is not installed. "
+            "Run: pip install 'imagine-yourself[ui]'"
+        )
+    if wanted is None and not is_there:
+        say("Without the page: pip install 'imagine-yourself[ui]' adds it.")
+    return is_there if wanted is None else wanted
+
+
+def app_of(service: Service, has_page: bool) -> ASGIApp:
+    """The application of a service, with its page or without."""
+    if not has_page:
+        from imagine.service.api import create_app
+
+        return create_app(service)
+    # By name: commands and page do not know each other, and gradio takes seconds to import.
+    create_both: Callable[[Service], ASGIApp] = import_module("imagine.ui.together").create_app
+    return create_both(service)
+
+
 def need_serve_extra() -> None:
     """Refuse early, with the command that helps, where the server's packages are missing.
 
     Raises:
         MissingExtra: one of them is not installed.
     """
-    for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx2"):
+    for package in (
+        "fastapi",
+        "uvicorn",
+        "python_multipart",
+        "prometheus_client",
+        "httpx2",
+        "authlib",
+    ):
         if find_spec(package) is None:
             raise MissingExtra(
                 f"The service needs the package {package}, which is not installed. "

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
+
+LEAST_SAVING = 0.05  # of the time of a row; where twice the rows save less, passes stay small
+TRUSTED_PASSES = 8  # passes of a size before its time is believed
 
 
 class Priority(IntEnum):
@@ -38,20 +42,55 @@ class Entry:
     forward_rows: int
 
 
+@dataclass
+class PassTimes:
+    """How long passes take by the number of their rows, to find out how many are worth it.
+
+    A pass of more rows lets everybody in it wait for the others; that pays only while a row
+    becomes cheaper by it. On a GPU that goes on for long, on two cores it soon ends.
+    """
+
+    _known: dict[tuple[object, ...], dict[int, tuple[int, float]]] = field(default_factory=dict)
+
+    def record(self, key: tuple[object, ...], rows: int, seconds: float) -> None:
+        """Learn from a pass; `key` is its rows' batch key."""
+        sizes = self._known.setdefault(key, {})
+        count, per_row = sizes.get(_size(rows), (0, 0.0))
+        weight = max(1.0 / (count + 1), 1.0 / TRUSTED_PASSES)  # old figures fade
+        sizes[_size(rows)] = count + 1, per_row + weight * (seconds / rows - per_row)
+
+    def useful_rows(self, key: tuple[object, ...], most: int) -> int:
+        """Rows beyond which a pass only takes longer, at most `most`."""
+        sizes = self._known.get(key, {})
+        trusted = sorted(size for size, (count, _) in sizes.items() if count >= TRUSTED_PASSES)
+        for small, large in pairwise(trusted):
+            wanted = sizes[small][1] * (1.0 - LEAST_SAVING) ** (large - small)
+            if sizes[large][1] > wanted:
+                return min(1 << small, most)
+        return most
+
+
+def _size(rows: int) -> int:
+    """Exponent of the power of two that holds so many rows."""
+    return (rows - 1).bit_length()
+
+
 def choose_rows(
     entries: Sequence[Entry],
     service: Mapping[str, float],
     now: float,
     max_forward_rows: int,
     ageing_seconds: float,
+    useful_rows: Callable[[tuple[object, ...]], int] | None = None,
 ) -> list[int]:
     """Positions of the requests that take the next step together, most urgent first.
 
     The most urgent request names the batch key; the rest of the pass is filled with requests of
     that key. Urgency is the priority class, one better for every `ageing_seconds` waited (so a
     steady stream of interactive requests starves nobody), then the tenant that has had the least
-    service, then the nearest deadline, then the order of arrival. The head always runs, even
-    when it alone needs more rows than allowed.
+    service, then the nearest deadline, then the order of arrival: shortest first would help the
+    mean by a twentieth and p95 not at all (training/LOG.md). The head always runs, even when it
+    alone needs more rows than allowed.
 
     Args:
         entries: unfinished requests.
@@ -59,6 +98,7 @@ def choose_rows(
         now: the engine's clock.
         max_forward_rows: rows of one pass.
         ageing_seconds: wait that is worth one priority class.
+        useful_rows: batch key -> rows worth taking; None takes as many as allowed.
     """
     given = {entry.tenant: service.get(entry.tenant, 0.0) for entry in entries}
     left = set(range(len(entries)))
@@ -70,6 +110,8 @@ def choose_rows(
         left.discard(best)
         if not chosen:
             key = entry.batch_key
+            if useful_rows is not None:
+                max_forward_rows = min(max_forward_rows, useful_rows(key))
         elif entry.batch_key != key or rows + entry.forward_rows > max_forward_rows:
             continue
         chosen.append(best)

@@ -11,19 +11,27 @@ import logging
 import math
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
-from imagine.backends.base import Backend, PersonEncoder, RowState, is_out_of_memory
+from imagine.backends.base import (
+    Backend,
+    PairEncoder,
+    PersonEncoder,
+    RowState,
+    is_out_of_memory,
+    refuse_two,
+)
 from imagine.backends.cache import ByteLRU
 from imagine.core import ImageArray, Request
-from imagine.engine.batcher import Entry, Priority, choose_rows, welcome
-from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS, Limits
+from imagine.engine.batcher import Entry, PassTimes, Priority, choose_rows, welcome
+from imagine.engine.limits import Limits, check_request
 from imagine.engine.ticket import Phase, Ticket
 from imagine.errors import (
     Busy,
@@ -40,8 +48,27 @@ logger = logging.getLogger(__name__)
 IDLE_SECONDS = 2.0  # the thread waits so long for more work before it ends
 PREPARED_PER_STEP = 4  # prompts encoded between two steps, so that running pictures keep moving
 PASSES_BEFORE_GROWING = 64  # good passes after which a batch halved by lack of memory grows again
+PASSES_BEFORE_TRYING = (
+    64  # one pass of so many may be larger than worthwhile, to see if it still is
+)
 KNOWN_TENANTS = 1000
+KEPT_INCIDENTS = 100
 SMOOTHING = 0.2  # of the running averages of speed
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """A pass that went wrong for some and not for the others.
+
+    Attributes:
+        kind: "out of memory" or "not finite".
+        at: seconds of the engine's clock.
+        recipes: of the pictures concerned, without prompt and person.
+    """
+
+    kind: str
+    at: float
+    recipes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +83,7 @@ class EngineStats:
         finished: pictures delivered.
         out_of_memory_events: passes that had to be split.
         seconds_per_pass: smoothed; 0 before the first.
+        incidents: the last `KEPT_INCIDENTS`, the oldest first.
     """
 
     waiting: int
@@ -65,6 +93,7 @@ class EngineStats:
     finished: int
     out_of_memory_events: int
     seconds_per_pass: float
+    incidents: tuple[Incident, ...] = ()
 
 
 @dataclass(eq=False)
@@ -127,7 +156,9 @@ class Engine:
         self._rows_cap = self._limits.max_forward_rows
         self._good_passes = 0
         self._passes = self._rows = self._finished = self._splits = 0
-        self._pass_seconds = self._rows_per_second = 0.0
+        self._pass_seconds = self._pictures_per_second = 0.0
+        self._pass_times = PassTimes()
+        self._incidents: deque[Incident] = deque(maxlen=KEPT_INCIDENTS)
 
     def __enter__(self) -> Engine:
         return self
@@ -157,6 +188,7 @@ class Engine:
                 finished=self._finished,
                 out_of_memory_events=self._splits,
                 seconds_per_pass=self._pass_seconds,
+                incidents=tuple(self._incidents),
             )
 
     def submit(
@@ -244,7 +276,7 @@ class Engine:
             work.request.num_inference_steps - (work.state.step if work.state else 0)
             for work in (*self._waiting, *self._active)
         )
-        seconds = steps / self._rows_per_second if self._rows_per_second else 1.0
+        seconds = steps / self._pictures_per_second if self._pictures_per_second else 1.0
         # Half of the backlog: by then there is room again, not yet nothing to do.
         retry = max(1.0, math.ceil(seconds / 2))
         raise Busy(
@@ -328,10 +360,19 @@ class Engine:
 
     def _prepare(self, request: Request) -> RowState:
         backend, crops = self._backend, request.crops
+        if request.beside is not None:
+            refuse_two(backend.info)
         if crops is None or not self._people.max_bytes or not isinstance(backend, PersonEncoder):
             return backend.prepare(request)
-        person = self._people.get_or_make(person_key(crops), lambda: backend.encode_person(crops))
-        return backend.prepare(request, person)
+        person = self._person(backend, crops)
+        if request.beside is None:
+            return backend.prepare(request, person)
+        # Whoever draws two takes both ready made; `refuse_two` has turned the others away.
+        together = cast("PairEncoder", backend)
+        return together.prepare(request, person, self._person(backend, request.beside))
+
+    def _person(self, backend: PersonEncoder, crops: ImageArray) -> object:
+        return self._people.get_or_make(person_key(crops), lambda: backend.encode_person(crops))
 
     def _next_waiting(self) -> _Work | None:
         limits = self._limits
@@ -339,7 +380,11 @@ class Engine:
             return None
         now = self._clock()
         (first,) = choose_rows(
-            [work.entry(1) for work in self._waiting], self._service, now, 1, limits.ageing_seconds
+            [work.entry(1) for work in self._waiting],
+            self._service,
+            now,
+            1,
+            limits.ageing_seconds,
         )
         work = self._waiting[first]
         # Work nobody waits for may not take the last quarter of the places: somebody in front of
@@ -354,12 +399,22 @@ class Engine:
             ready = [work for work in self._active if work.state is not None]
         entries = [work.entry(self._forward_rows(work)) for work in ready]
         chosen = choose_rows(
-            entries, self._service, self._clock(), self._rows_cap, self._limits.ageing_seconds
+            entries,
+            self._service,
+            self._clock(),
+            self._rows_cap,
+            self._limits.ageing_seconds,
+            self._useful_rows,
         )
         for index in chosen:
             tenant = entries[index].tenant
             self._service[tenant] = self._service.get(tenant, 0.0) + entries[index].forward_rows
         return [ready[index] for index in chosen]
+
+    def _useful_rows(self, key: tuple[object, ...]) -> int:
+        rows = self._pass_times.useful_rows(key, self._rows_cap)
+        # What a busy machine taught must not hold for ever.
+        return 2 * rows if self._passes % PASSES_BEFORE_TRYING == 0 else rows
 
     def _forward_rows(self, work: _Work) -> int:
         assert work.state is not None
@@ -370,11 +425,13 @@ class Engine:
         rows = sum(self._forward_rows(work) for work in chosen)
         moved = self._move(chosen)
         seconds = time.perf_counter() - started
+        if moved and len(moved) == len(chosen):
+            self._pass_times.record(moved[0][1].batch_key, rows, seconds)
         with self._changed:
             self._passes += 1
             self._rows += rows
             self._pass_seconds = _smoothed(self._pass_seconds, seconds)
-            self._rows_per_second = _smoothed(self._rows_per_second, len(chosen) / seconds)
+            self._pictures_per_second = _smoothed(self._pictures_per_second, len(chosen) / seconds)
             self._grow_again()
             crowd = sum(1 for work in self._active if work.state is not None)
         turns = math.ceil(crowd / max(len(chosen), 1))
@@ -409,7 +466,7 @@ class Engine:
             self._good_passes = 0
             rows = max(sum(self._forward_rows(work) for work in half) for half in halves)
             self._rows_cap = max(1, rows)
-        logger.warning("no memory for %d pictures in one pass; split in two", len(chosen))
+        self._note("out of memory", chosen)
         moved = []
         for half in halves:
             try:
@@ -419,6 +476,12 @@ class Engine:
                     self._end(work, _as_our_error(error, work.request))
         return moved
 
+    def _note(self, kind: str, concerned: Sequence[_Work]) -> None:
+        recipes = tuple(_facts(work.request) for work in concerned)
+        with self._changed:
+            self._incidents.append(Incident(kind, self._clock(), recipes))
+        logger.warning("%s in a pass: %s", kind, "; ".join(recipes))
+
     def _forward(self, chosen: Sequence[_Work]) -> list[tuple[_Work, RowState]]:
         states = [work.state for work in chosen if work.state is not None]
         moved = self._backend.denoise_step(states)
@@ -427,6 +490,7 @@ class Engine:
 
     def _after_step(self, work: _Work, state: RowState, turns: int) -> None:
         if not self._backend.is_finite(state):
+            self._note("not finite", [work])
             self._end(work, _not_finite(work.request, state.step))
             return
         work.state = state
@@ -473,38 +537,6 @@ class Engine:
 def person_key(crops: ImageArray) -> str:
     """Names a person by the content of the crops."""
     return hashlib.sha256(np.ascontiguousarray(crops).tobytes()).hexdigest()
-
-
-def check_request(request: Request) -> None:
-    """Refuse figures no picture can be made with.
-
-    Raises:
-        InvalidInput: names the argument, its value and its limits.
-    """
-    for name, low, high in (
-        ("num_inference_steps", 1, MAX_STEPS),
-        ("guidance_scale", 1.0, MAX_GUIDANCE),
-        ("likeness", 0.0, 1.0),
-        ("seed", 0, 2**63 - 1),
-    ):
-        value = getattr(request, name)
-        if not (math.isfinite(value) and low <= value <= high):
-            raise InvalidInput(f"{name} is {value!r}; it must be from {low:g} to {high:g}.")
-    check_interval(request.guidance_interval)
-
-
-def check_interval(interval: tuple[float, float]) -> None:
-    """Refuse a share of the schedule that is none.
-
-    Raises:
-        InvalidInput: not two numbers with 0 <= from <= until <= 1.
-    """
-    start, end = interval
-    if not (math.isfinite(start) and math.isfinite(end) and 0.0 <= start <= end <= 1.0):
-        raise InvalidInput(
-            f"guidance_interval is {start:g} to {end:g}; it must lie within 0 to 1, such as "
-            "(0.0, 0.5) for guidance in the first half."
-        )
 
 
 def _not_finite(request: Request, step: int) -> GenerationFailed:

@@ -1,13 +1,22 @@
-"""How much work the engine takes on, from a memory model; pure figures and sums."""
+"""What the engine takes on: how much at once, from a memory model, and which figures of a request.
+
+Every door asks here, so that a figure refused at one is refused at all in the same words.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
+from imagine.core import Request
 from imagine.errors import InvalidInput
 
 MAX_STEPS = 200
 MAX_GUIDANCE = 30.0
+SEED_LIMIT = 2**63
+
+WHOLE = {"num_inference_steps": (1, MAX_STEPS), "seed": (0, SEED_LIMIT - 1)}
+NUMBERS = {"guidance_scale": (1.0, MAX_GUIDANCE), "likeness": (0.0, 1.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +79,58 @@ class Limits:
             max_forward_rows=int(min(rows, max_forward_rows)),
             max_active=int(min(active, 4 * max_forward_rows)),
         )
+
+
+def check_figure(name: str, value: float) -> None:
+    """Refuse a figure of a request that no picture can be made with.
+
+    Args:
+        name: of the field, one of WHOLE or NUMBERS.
+        value: what was asked for.
+
+    Raises:
+        InvalidInput: names the figure, its value and its limits.
+    """
+    if name in WHOLE:
+        check_whole(name, value, *WHOLE[name])
+        return
+    low, high = NUMBERS[name]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not isfinite(value) or not low <= value <= high:
+        raise InvalidInput(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")
+
+
+def check_whole(name: str, value: float, low: int, high: int) -> None:
+    """Refuse what is no whole number within its limits.
+
+    Raises:
+        InvalidInput: names the figure, its value and its limits.
+    """
+    # bool is an int to Python, and never meant as a number of anything
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidInput(f"{name} is {value!r}; it must be a whole number, {low} to {high}.")
+
+
+def check_interval(interval: tuple[float, float]) -> None:
+    """Refuse a share of the schedule that is none.
+
+    Raises:
+        InvalidInput: not two numbers with 0 <= from <= until <= 1.
+    """
+    start, end = interval
+    if not (isfinite(start) and isfinite(end) and 0.0 <= start <= end <= 1.0):
+        raise InvalidInput(
+            f"guidance_interval is {start:g} to {end:g}; it must lie within 0 to 1, such as "
+            "(0.0, 0.5) for guidance in the first half."
+        )
+
+
+def check_request(request: Request) -> None:
+    """Refuse figures no picture can be made with.
+
+    Raises:
+        InvalidInput: names the argument, its value and its limits.
+    """
+    for name in (*WHOLE, *NUMBERS):
+        check_figure(name, getattr(request, name))
+    check_interval(request.guidance_interval)

@@ -16,8 +16,8 @@ from typing import Any
 from imagine.backends import BACKENDS, BackendInfo
 from imagine.core import ImageArray, Request
 from imagine.engine.batcher import Priority
-from imagine.engine.engine import Engine, check_request, person_key
-from imagine.engine.limits import Limits
+from imagine.engine.engine import Engine, person_key
+from imagine.engine.limits import Limits, check_request
 from imagine.engine.ticket import FINAL, Status, Ticket
 from imagine.errors import Cancelled, GenerationFailed, ImagineError, MissingExtra
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imagine.core import CROP_SIZE, FloatArray, ImageArray
+from imagine.core import CROP_SIZE, Face, FloatArray, ImageArray
 
 # Where eyes and nose land, as fractions of the crop: head and hair fill the square, chin included.
 # Mouth corners take no part: the 5-point predictor of dlib does not give them.
@@ -99,6 +99,14 @@ def warp(image: ImageArray, forward: NDArray[np.float64], size: int) -> ImageArr
         fillcolor=(BACKGROUND_GREY,) * 3,
     )
     return np.array(square, dtype=np.uint8)
+
+
+def face_of_crop(crop: ImageArray) -> Face:
+    """Where the face of an aligned crop is: the template, with mouth corners estimated below it."""
+    side = crop.shape[0]
+    mouth = np.array([[0.4, 0.79], [0.6, 0.79]])
+    landmarks = (np.concatenate([TEMPLATE, mouth]) * side).astype(np.float32)
+    return Face((0.0, 0.0, float(side), float(side)), landmarks, 1.0)
 
 
 def mask_background(crop: ImageArray) -> ImageArray:

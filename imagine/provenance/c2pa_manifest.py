@@ -40,6 +40,7 @@ class SigningIdentity:
             same roots counts as ours only with these, for a public root signs for many.
         timestamp_url: RFC 3161 service that confirms the time; None asks nobody. Without it
             signatures stop counting when the certificate expires.
+        former: identities this installation signed with before; what they signed stays ours.
     """
 
     certificate_chain: str = field(repr=False)
@@ -48,6 +49,7 @@ class SigningIdentity:
     name: str
     signer: tuple[str, str]
     timestamp_url: str | None = None
+    former: tuple[SigningIdentity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,14 @@ def read_manifest(
     Nothing is fetched: neither remote manifests nor revocation lists. Whatever the file holds, the
     answer is a reading; damage shows as `intact=False`.
     """
+    reading = _read_as(data, kind, identity)
+    if identity and reading and not reading.ours:
+        former = (_read_as(data, kind, one) for one in identity.former)
+        return next((one for one in former if one and one.ours), reading)
+    return reading
+
+
+def _read_as(data: bytes, kind: str, identity: SigningIdentity | None) -> ManifestReading | None:
     import c2pa
 
     settings: dict[str, object] = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}

@@ -1,9 +1,9 @@
 """Pictures that say what they are; the only form in which picture bytes leave this package.
 
-Every file carries XMP with the IPTC digital source type "trained algorithmic media" and the
-recipe that makes the picture again; a PNG carries the recipe as readable text as well. With a
-`Marker` the pixels carry a visible label and the invisible watermark, and the finished file is
-signed last. Without one there is only the metadata, which is lost with the next re-encoding.
+Every file carries XMP with the IPTC digital source type "trained algorithmic media". With a
+`Marker` the pixels carry a visible label and the invisible watermark, the recipe is sealed so that
+only this installation reads it, and the finished file is signed last. Without one there is only the
+metadata, the recipe in it for all to read, and all of it is lost with the next re-encoding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from imagine.core import ImageArray, Recipe
 from imagine.errors import InvalidInput, OutputNotWritten
 from imagine.provenance.c2pa_manifest import ManifestFacts, SigningIdentity, sign_picture
 from imagine.provenance.marker import AuditReference, Marker
+from imagine.provenance.recipe_note import RecipeBox, RecipeNote
 from imagine.provenance.registry import perceptual_hash
+from imagine.provenance.signing import MARKS_FOLDER, open_marking_keys
+from imagine.settings import Settings
 
 RECIPE_KEYWORD = "imagine-recipe"  # keyword of the PNG text chunk
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -44,6 +47,7 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 </x:xmpmeta>
 <?xpacket end="w"?>"""
 _XMP_RECIPE = re.compile(r"<imagine:recipe>(.*?)</imagine:recipe>", re.DOTALL)
+_XMP_SEALED = re.compile(r"<imagine:sealedRecipe>([A-Za-z0-9+/=\s]*)</imagine:sealedRecipe>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +66,37 @@ class MarkedImage:
         pixels: (height, width, 3) uint8 RGB; watermarked and labelled when there is a seal.
         recipe: how to make it again; None for a sheet of several pictures.
         seal: signs every file written; None without a marker.
+        note: who may read the recipe in files written from now on.
+        box: seals the recipe; goes with a note that says so.
     """
 
     pixels: ImageArray = field(repr=False)
     recipe: Recipe | None = field(repr=False)
     seal: Seal | None = None
+    note: RecipeNote = RecipeNote.OPEN
+    box: RecipeBox | None = None
 
-    def to_bytes(self, suffix: str = ".png") -> bytes:
+    def to_bytes(self, suffix: str = ".png", note: RecipeNote | str | None = None) -> bytes:
         """The marked file as bytes.
 
         Args:
             suffix: ".png" (lossless), ".jpg" or ".webp".
+            note: who may read the recipe inside, when it is not as usual: "open" for a person who
+                wants it in their own copy, "none" for a file whose recipe is kept elsewhere.
 
         Raises:
-            InvalidInput: another suffix.
+            InvalidInput: another suffix or note.
             NotMarked: the file could not be signed.
         """
         buffer = io.BytesIO()
-        xmp = _xmp_packet(self.recipe, self.seal)
+        chosen = self.note if note is None else note_named(note)
+        xmp = _xmp_packet(self, chosen)
         picture = Image.fromarray(self.pixels)
         kind = _format_of(suffix)
         match kind:
             case "PNG":
-                picture.save(buffer, "PNG", pnginfo=_png_text(self.recipe, xmp))
+                told = self.recipe if chosen is RecipeNote.OPEN else None
+                picture.save(buffer, "PNG", pnginfo=_png_text(told, xmp))
             case "JPEG":
                 picture.save(buffer, "JPEG", quality=95, subsampling=0, xmp=xmp)
             case _:
@@ -94,8 +106,18 @@ class MarkedImage:
         # Last: any byte changed afterwards breaks the signature.
         return sign_picture(buffer.getvalue(), kind, self.seal.identity, self.seal.facts)
 
-    def save(self, path: str | os.PathLike[str], overwrite: bool = True) -> Path:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        overwrite: bool = True,
+        note: RecipeNote | str | None = None,
+    ) -> Path:
         """Write the marked file whole or not at all, and return where it is.
+
+        Args:
+            path: its ending is the format.
+            overwrite: whether a file that is there may be replaced.
+            note: as for `to_bytes`.
 
         Raises:
             InvalidInput: the file name ends in no format we write.
@@ -104,7 +126,7 @@ class MarkedImage:
             NotMarked: the file could not be signed.
         """
         target = Path(path)
-        data = self.to_bytes(target.suffix)
+        data = self.to_bytes(target.suffix, note)
         refuse_unwritable(target, overwrite)
         _write_whole(target, data)
         return target
@@ -145,29 +167,79 @@ def mark_image(
         perceptual_hash=perceptual_hash(marked).hex,
         installation=marker.identity.name,
     )
-    return MarkedImage(marked, recipe, Seal(marker.identity, facts))
+    seal = Seal(marker.identity, facts)
+    return MarkedImage(marked, recipe, seal, marker.note, marker.box)
 
 
-def read_recipe(path: str | os.PathLike[str]) -> Recipe:
-    """Read the recipe that a saved picture carries.
+def note_named(name: str) -> RecipeNote:
+    """The note of this name.
 
     Raises:
-        InvalidInput: no such file, not a picture, or a picture without our recipe.
+        InvalidInput: there is none.
     """
-    target = Path(path)
+    try:
+        return RecipeNote(name)
+    except ValueError as error:
+        known = ", ".join(RecipeNote)
+        raise InvalidInput(
+            f"A file cannot say its recipe as {name[:40]!r}. Choose one of: {known}."
+        ) from error
+
+
+def read_recipe(
+    source: bytes | str | os.PathLike[str], marks: str | os.PathLike[str] | None = None
+) -> Recipe:
+    """Read the recipe that a saved picture carries, or a recipe saved as JSON by itself.
+
+    Args:
+        source: path or content of the file.
+        marks: folder of the installation's keys, which open what they sealed; None takes that of
+            the environment's data folder.
+
+    Raises:
+        InvalidInput: no such file, not a picture, a picture without our recipe, or with one that
+            another installation sealed.
+        MarkingKeyUnusable: the keys are needed and cannot be used.
+    """
+    name = "This picture" if isinstance(source, bytes) else Path(source).name
+    data = source if isinstance(source, bytes) else _read_small(Path(source))
+    if len(data) > _MAX_MARKED_BYTES:
+        raise InvalidInput(f"{name} is too large to be a picture made here.")
+    if data[:64].lstrip().startswith(b"{"):
+        return _parse_recipe(data.decode("utf-8", "replace"), name)
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
+            picture.load()  # text chunks after the pixels are read only now
+            facts = picture.info
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning) as error:
+        raise InvalidInput(f"{name} could not be read as a PNG, JPEG or WebP picture.") from error
+    text = _recipe_text(facts)
+    if text is None and (sealed := _XMP_SEALED.search(_xmp_text(facts))):
+        text = _unsealed(sealed[1], name, marks)
+    return _parse_recipe(text, name)
+
+
+def _read_small(target: Path) -> bytes:
     try:
         if target.stat().st_size > _MAX_MARKED_BYTES:
             raise InvalidInput(f"{target.name} is too large to be a picture made here.")
-        with Image.open(target, formats=("PNG", "JPEG", "WEBP")) as picture:
-            picture.load()  # text chunks after the pixels are read only now
-            facts = picture.info
+        return target.read_bytes()
     except FileNotFoundError as error:
         raise InvalidInput(f"There is no file {str(target)!r}. Check the path.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{target.name} could not be read. Check the path.") from error
+
+
+def _unsealed(sealed: str, name: str, marks: str | os.PathLike[str] | None) -> str:
+    folder = Path(marks) if marks is not None else Settings().data_directory / MARKS_FOLDER
+    box = RecipeBox(open_marking_keys(folder).watermark_key) if folder.exists() else None
+    text = box.open(sealed) if box else None
+    if text is None:
         raise InvalidInput(
-            f"{target.name} could not be read as a PNG, JPEG or WebP picture."
-        ) from error
-    return _parse_recipe(_recipe_text(facts), target.name)
+            f"The recipe inside {name} is sealed, and only the installation that made the picture "
+            "can open it. Read it there, or ask for a copy that was saved with an open recipe."
+        )
+    return text
 
 
 def refuse_unwritable(target: Path, overwrite: bool = True) -> None:
@@ -208,14 +280,27 @@ def _source_term(recipe: Recipe | None) -> str:
     return "trainedAlgorithmicMedia" if recipe else "compositeWithTrainedAlgorithmicMedia"
 
 
-def _xmp_packet(recipe: Recipe | None, sealed: Seal | None) -> bytes:
+def _xmp_packet(marked: MarkedImage, note: RecipeNote) -> bytes:
     element, seal = "", ""
-    if recipe is not None:
-        element = f"\n   <imagine:recipe>{html.escape(_recipe_json(recipe))}</imagine:recipe>"
-    if sealed is not None:
-        name = html.escape(sealed.identity.name)
-        seal = f"\n   <imagine:installation>{name}</imagine:installation>"
-    source_type = _SOURCE_TYPE + _source_term(recipe)
+    if marked.recipe is not None and note is not RecipeNote.NONE:
+        told = _recipe_json(marked.recipe)
+        if note is RecipeNote.OPEN:
+            element = f"\n   <imagine:recipe>{html.escape(told)}</imagine:recipe>"
+        elif marked.box is not None:
+            shut = marked.box.seal(told)
+            element = f"\n   <imagine:sealedRecipe>{shut}</imagine:sealedRecipe>"
+        else:
+            raise InvalidInput(
+                "There is no key to seal a recipe with. Mark the picture with the marker of an "
+                "installation, or write the file with an open recipe or with none."
+            )
+    if marked.seal is not None:
+        name = html.escape(marked.seal.identity.name)
+        seal = (
+            f"\n   <imagine:installation>{name}</imagine:installation>"
+            f"\n   <imagine:record>{marked.seal.facts.record}</imagine:record>"
+        )
+    source_type = _SOURCE_TYPE + _source_term(marked.recipe)
     return _XMP.format(source_type=source_type, seal=seal, recipe=element).encode("utf-8")
 
 
@@ -235,19 +320,21 @@ def _recipe_text(facts: dict[str | tuple[int, int], object]) -> str | None:
     text = facts.get(RECIPE_KEYWORD)
     if isinstance(text, str):
         return text
-    packet = facts.get("xmp")
-    if not isinstance(packet, bytes):
-        return None
-    # A pattern, not an XML parser: the file may come from anybody.
-    found = _XMP_RECIPE.search(packet.decode("utf-8", "replace"))
+    found = _XMP_RECIPE.search(_xmp_text(facts))
     return html.unescape(found[1]) if found else None
+
+
+def _xmp_text(facts: dict[str | tuple[int, int], object]) -> str:
+    packet = facts.get("xmp")
+    return packet.decode("utf-8", "replace") if isinstance(packet, bytes) else ""
 
 
 def _parse_recipe(text: str | None, name: str) -> Recipe:
     if text is None:
         raise InvalidInput(
             f"{name} carries no recipe. Only pictures saved by this program and not re-encoded "
-            "since can be made again."
+            "since can be made again; a service keeps recipes apart from pictures: save the answer "
+            "of /v1/images/{id}/recipe and give that file."
         )
     try:
         facts = json.loads(text)

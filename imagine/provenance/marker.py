@@ -10,9 +10,10 @@ from imagine.errors import InvalidInput
 from imagine.provenance.badge import Badge
 from imagine.provenance.c2pa_manifest import SigningIdentity
 from imagine.provenance.payload import MAX_RECORD
-from imagine.provenance.signing import MarkingKeys, open_marking_keys
+from imagine.provenance.recipe_note import RecipeBox, RecipeNote
+from imagine.provenance.signing import MarkingKeys, OperatorCertificate, open_marking_keys
 from imagine.provenance.spread_spectrum import SpreadSpectrumWatermark
-from imagine.provenance.watermark import Watermark
+from imagine.provenance.watermark import Watermark, open_learned
 
 DEFAULT_BADGE = Badge()
 
@@ -47,12 +48,16 @@ class Marker:
         identity: who signs the manifest.
         badge: the visible label; None only where policy allows that.
         learned: a second, learned watermark put in before the first; None without one.
+        note: who may read the recipe in the files.
+        box: seals recipes; needed for a note that says so.
     """
 
     watermark: Watermark
     identity: SigningIdentity
     badge: Badge | None = DEFAULT_BADGE
     learned: Watermark | None = None
+    note: RecipeNote = RecipeNote.NONE
+    box: RecipeBox | None = None
 
     def mark_pixels(self, pixels: ImageArray, record: int) -> ImageArray:
         """Label first, then the watermarks: nothing may be drawn over those.
@@ -68,15 +73,33 @@ class Marker:
 
 
 def open_marker(
-    folder: Path, *, badge: Badge | None = DEFAULT_BADGE, timestamp_url: str | None = None
+    folder: Path,
+    *,
+    badge: Badge | None = DEFAULT_BADGE,
+    timestamp_url: str | None = None,
+    note: RecipeNote = RecipeNote.SEALED,
+    operator: OperatorCertificate | None = None,
+    learned: str = "",
 ) -> tuple[Marker, MarkingKeys]:
     """The marker of this installation; the first run makes keys and an authority in `folder`.
+
+    Args:
+        folder: the keys.
+        badge: the visible label, None only where policy allows that.
+        timestamp_url: RFC 3161 service; None asks nobody.
+        note: who may read the recipe in the files.
+        operator: a certificate the operator brings; None signs under our own authority.
+        learned: name of a second watermark in `WATERMARKS`; "" for none.
 
     Returns:
         The marker and its keys; show the operator `keys.note` when it is not empty.
 
     Raises:
         MarkingKeyUnusable: as `open_marking_keys`.
+        MissingExtra, UnknownName: as `open_learned`.
     """
-    keys = open_marking_keys(folder, timestamp_url)
-    return Marker(SpreadSpectrumWatermark(keys.watermark_key), keys.identity, badge), keys
+    keys = open_marking_keys(folder, timestamp_url, operator)
+    watermark = SpreadSpectrumWatermark(keys.watermark_key)
+    box = RecipeBox(keys.watermark_key)
+    second = open_learned(learned, keys.watermark_key)
+    return Marker(watermark, keys.identity, badge, second, note, box), keys

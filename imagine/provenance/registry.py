@@ -1,21 +1,26 @@
 """Which pictures were made here, recognised by how they look: near duplicates by PDQ hash.
 
 Survives re-encoding, scaling and small edits; blind to crops, which the watermark survives. A hash
-tells nothing about a face. Keeping the registry between runs is left to storage: `to_bytes`.
+tells nothing about a face. `HashFile` keeps the registry between runs.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import secrets
 import struct
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from imagine.core import FloatArray, ImageArray
-from imagine.errors import InvalidInput
+from imagine.errors import InvalidInput, NotMarked
 
 NEAR = 31  # of 256 bits; the distance PDQ's authors recommend for "the same picture"
 HASH_BITS = 256
@@ -23,6 +28,8 @@ _SIDE = 64
 _LARGEST = 512  # larger pictures are first reduced to this side
 _MAGIC = b"imagine-pdq-1\n"
 _ENTRY = struct.Struct("<I32s")
+_ROWS = np.dtype([("record", "<u4"), ("words", "<u8", (4,))])  # the same for numpy
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +157,89 @@ class HashRegistry:
                 f"These {len(data)} bytes are no registry of picture hashes, or a part of one. "
                 "Restore it from a backup."
             )
-        entries = _ENTRY.iter_unpack(body)
-        return cls((r, PerceptualHash(int.from_bytes(v, "little"))) for r, v in entries)
+        rows = np.frombuffer(body, _ROWS)
+        registry = cls()
+        if len(rows):
+            registry._records = rows["record"].astype(np.uint32)
+            registry._words = np.ascontiguousarray(rows["words"].astype(np.uint64))
+            registry._count = len(rows)
+        return registry
+
+
+class HashFile:
+    """The registry in a file that several processes may add to.
+
+    Args:
+        path: the file; made with the first picture.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+
+    def add(self, record: int, hashed: PerceptualHash) -> None:
+        """Remember a picture under the number of its audit record.
+
+        Raises:
+            NotMarked: it could not be written; a picture nobody can recognise must not leave.
+        """
+        entry = _ENTRY.pack(record, hashed.value.to_bytes(32, "little"))
+        try:
+            with self._lock:
+                if not self._path.exists():
+                    self._begin()
+                # One write: entries of several processes stand behind one another, whole.
+                with self._path.open("ab", buffering=0) as file:
+                    file.write(entry)
+        except OSError as error:
+            raise NotMarked(
+                f"The registry of pictures {self._path} could not be written: "
+                f"{error.strerror or error}. Make room, or allow writing there."
+            ) from error
+
+    def _begin(self) -> None:
+        partial = self._partial(_MAGIC)
+        try:
+            os.link(partial, self._path)  # unlike a rename, leaves the one of another process be
+        except FileExistsError:
+            pass
+        finally:
+            partial.unlink()
+
+    def _partial(self, content: bytes) -> Path:
+        partial = self._path.with_name(f".{self._path.name}.{secrets.token_hex(6)}.part")
+        partial.touch(0o600)
+        partial.write_bytes(content)
+        return partial
+
+    def read(self) -> HashRegistry:
+        """What is remembered now; empty before the first picture.
+
+        Raises:
+            InvalidInput: the file is damaged.
+        """
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return HashRegistry()
+        except OSError as error:
+            raise InvalidInput(
+                f"The registry of pictures {self._path} could not be read: "
+                f"{error.strerror or error}. Allow reading it."
+            ) from error
+        whole = (len(data) - len(_MAGIC)) // _ENTRY.size * _ENTRY.size + len(_MAGIC)
+        if len(data) > whole > 0:  # a power cut, or somebody is writing right now
+            logger.info("%s ends within an entry, which is left out", self._path)
+        return HashRegistry.from_bytes(data[: max(whole, 0)])
+
+    def remove(self, record: int) -> int:
+        """Forget a record; how many hashes went. No other process may add meanwhile."""
+        with self._lock:
+            registry = self.read()
+            gone = registry.remove(record)
+            if gone:
+                self._partial(registry.to_bytes()).replace(self._path)
+        return gone
 
 
 def _to_words(hashed: PerceptualHash) -> NDArray[np.uint64]:

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -38,6 +38,7 @@ LOCAL_AUTHORITY_NOTE = (
 MARKS_FOLDER = "marks"  # where the keys are, inside the data folder
 _WATERMARK_KEY, _CA_KEY, _CA = "watermark.key", "authority-key.pem", "authority.pem"
 _KEY, _CHAIN = "signing-key.pem", "signing-chain.pem"
+_ROOTS = "-roots.pem"  # ends the name of the roots of an operator's certificate
 _CA_YEARS, _LEAF_YEARS, _RENEW_DAYS = 30, 5, 90
 
 
@@ -56,8 +57,30 @@ class MarkingKeys:
     note: str = ""
 
 
-def open_marking_keys(folder: Path, timestamp_url: str | None = None) -> MarkingKeys:
+@dataclass(frozen=True, slots=True)
+class OperatorCertificate:
+    """A certificate from an authority that others know.
+
+    Attributes:
+        chain: PEM file, signing certificate first, then those above it.
+        key: PEM file of its private key, readable by the owner only.
+        anchors: PEM file of the roots above it.
+    """
+
+    chain: Path
+    key: Path
+    anchors: Path
+
+
+def open_marking_keys(
+    folder: Path, timestamp_url: str | None = None, operator: OperatorCertificate | None = None
+) -> MarkingKeys:
     """The keys in `folder`; on the first run they are made, with an authority of our own.
+
+    Args:
+        folder: where they are.
+        timestamp_url: RFC 3161 service; None asks nobody.
+        operator: signs in place of our own authority, whose older signatures stay ours.
 
     Raises:
         MarkingKeyUnusable: a file is missing, damaged, open to others or does not fit the rest.
@@ -72,12 +95,55 @@ def open_marking_keys(folder: Path, timestamp_url: str | None = None) -> Marking
             "least. Restore it from a backup."
         )
     _renew_if_due(folder)
-    identity = operator_identity(
-        folder / _CHAIN, folder / _KEY, folder / _CA, timestamp_url=timestamp_url
-    )
+    own = (folder / _CHAIN, folder / _KEY, folder / _CA)
+    paths = (operator.chain, operator.key, operator.anchors) if operator else own
+    identity = operator_identity(*paths, timestamp_url=timestamp_url)
+    if operator is not None:
+        _remember_operator(folder, identity)
+    former = _operators(folder)
+    if operator is not None:
+        former += (_public_identity(own[0], own[2]),)
+        identity = replace(identity, name=former[-1].name)  # a public root is not ours alone
+    identity = replace(identity, former=former)
     return MarkingKeys(
         watermark_key, identity, LOCAL_AUTHORITY_NOTE.format(folder=folder) if made else ""
     )
+
+
+def _remember_operator(folder: Path, identity: SigningIdentity) -> None:
+    """Keep the public half of a brought certificate, which verifying needs for ever."""
+    leaf = x509.load_pem_x509_certificates(identity.certificate_chain.encode())[0]
+    name = f"operator-{leaf.fingerprint(hashes.SHA256()).hex()[:16]}"
+    try:
+        (folder / f"{name}{_ROOTS}").write_text(identity.trust_anchors, "ascii")
+        (folder / f"{name}.pem").write_text(identity.certificate_chain, "ascii")
+    except OSError as error:
+        raise MarkingKeyUnusable(
+            f"The operator's certificate could not be copied to {folder}: "
+            f"{error.strerror or error}. Allow writing there."
+        ) from error
+
+
+def _operators(folder: Path) -> tuple[SigningIdentity, ...]:
+    """Everybody this installation signed as with a brought certificate."""
+    roots = sorted(folder.glob(f"operator-*{_ROOTS}"))
+    chains = [path.with_name(path.name.removesuffix(_ROOTS) + ".pem") for path in roots]
+    pairs = zip(chains, roots, strict=True)
+    return tuple(_public_identity(chain, root) for chain, root in pairs if chain.exists())
+
+
+def _public_identity(chain: Path, anchors: Path) -> SigningIdentity:
+    """An identity that recognises signatures and makes none."""
+    try:
+        return _identity(_public(chain), _cannot_sign, _public(anchors), None)
+    except ValueError as error:
+        raise MarkingKeyUnusable(
+            f"The certificate {chain} or {anchors} is damaged. Restore it from a backup."
+        ) from error
+
+
+def _cannot_sign(message: bytes) -> bytes:
+    raise MarkingKeyUnusable(f"There is no key here to sign {len(message)} bytes with.")
 
 
 def operator_identity(
@@ -114,14 +180,21 @@ def identity_of(
         MarkingKeyUnusable: the PEM is damaged or the key does not fit the certificate.
     """
     try:
-        first = x509.load_pem_x509_certificates(chain.encode())[0]
-        root = x509.load_pem_x509_certificates(anchors.encode())[0]
-        _prove(sign, first)
+        identity = _identity(chain, sign, anchors, timestamp_url)
+        _prove(sign, x509.load_pem_x509_certificates(chain.encode())[0])
     except (ValueError, InvalidSignature, AttributeError, TypeError) as error:
         raise MarkingKeyUnusable(
             "The signing certificate does not belong to the signing key, or one of them or the "
             "roots is damaged. Restore them from a backup, or bring a matching pair."
         ) from error
+    return identity
+
+
+def _identity(
+    chain: str, sign: Callable[[bytes], bytes], anchors: str, timestamp_url: str | None
+) -> SigningIdentity:
+    first = x509.load_pem_x509_certificates(chain.encode())[0]
+    root = x509.load_pem_x509_certificates(anchors.encode())[0]
     name = root.fingerprint(hashes.SHA256()).hex()[:16]
     signer = (_one(first, NameOID.ORGANIZATION_NAME), _one(first, NameOID.COMMON_NAME))
     return SigningIdentity(chain, sign, anchors, name, signer, timestamp_url)

@@ -6,6 +6,7 @@ of the payload, each spread over some 40 of them, and a pilot known to the key h
 cropped or rescaled picture is laid in place again. Both sides see the picture through the same
 whitening (band-pass, divided by local contrast), and the embedder solves for the weakest change
 that makes the whitened spectrum say what it should: host interference is cancelled, not endured.
+What the margins of the picture say is cancelled by halves only, because crops lose them.
 
 Sources: spread spectrum, Cox et al. 1997; using what the host already says, Miller, Doerr and Cox
 2004 ("Applying informed coding and embedding"); phase correlation, Kuglin and Hines 1975.
@@ -14,8 +15,8 @@ Sources: spread spectrum, Cox et al. 1997; using what the host already says, Mil
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -41,6 +42,8 @@ _FLATNESS = 10.0  # grey levels; below this contrast nothing survives compressio
 _WINDOW = 9  # pixels of the tile over which local contrast is measured
 _BORDER = 16
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+# The smallest change of colour that changes luma by one: a fourth less energy than equal grey.
+_TINT = _LUMA / (_LUMA @ _LUMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Strength:
     pilot: float = 10.0
     least_pilot: float = 6.0
     pilot_floor: float = 9.0
-    psnr: float = 38.3
+    psnr: float = 38.08
 
 
 # Tried in turn until the mark reads back: first all; then, for gravel and grass, the payload before
@@ -83,6 +86,19 @@ _COARSE = 128  # side of the tile on which scales and shifts are searched
 _SCALES = (0.74, 1.31)  # crops down to 55 percent of the area, canvases up to 170
 _FINE_STEPS = (-0.004, -0.002, 0.0, 0.002, 0.004)
 _TRIES = 12
+# In noise the loudest of all places scores 4.5 to 5 deviations. What stands out more gets a second,
+# dearer look: neighbouring scales, and soft bits shaken a little, which gravel and grass need.
+_STANDS_OUT = 5.0
+_SECOND_LOOKS = 3
+_MORE_FINE_STEPS = (-0.006, *_FINE_STEPS, 0.006)
+_SHAKES, _SHAKE = 24, 0.3
+# Straightened pictures: a coarse guess holds within half a degree, less than that needs no turning.
+_ANGLES = (-2.75, -1.75, -0.75, 0.75, 1.75, 2.75)
+_FINE_ANGLES = (-0.5, -0.25, 0.0, 0.25, 0.5)
+_TURNED_SCALES = (0.86, 1.02)
+_TURNED_STANDS_OUT = 5.5
+# Of each side, how much a crop may take; there the host is cancelled by this much less.
+_MARGIN, _MARGIN_SHARE = 0.1, 0.5
 _Plan = Callable[[float], tuple[FloatArray, float]]
 _TOO_BRIGHT = 222  # turns white when somebody brightens by 15 percent
 
@@ -148,12 +164,52 @@ class SpreadSpectrumWatermark:
 
     def _read_moved(self, white: FloatArray) -> WatermarkReading | None:
         views = (white, np.ascontiguousarray(white[:, ::-1]))
-        for guess in _guesses(views, self._chips):
-            scale, spectrum = _refine(views[guess.mirrored], guess, self._chips)
-            (record,) = self._code.read(self._chips.soft_bits(spectrum)[None])
+        guesses = _guesses(views, self._chips)
+        for guess in guesses:
+            found = _refine(views[guess.mirrored], guess, self._chips)
+            (record,) = self._code.read(self._chips.soft_bits(found.spectrum)[None])
             if record is not None:
-                return WatermarkReading(record, guess.mirrored, 0, round(scale, 3))
-        return None
+                return WatermarkReading(record, guess.mirrored, 0, round(found.scale, 3))
+        for guess in guesses[:_SECOND_LOOKS]:
+            if guess.score > _STANDS_OUT:
+                record = self._look_again(views[guess.mirrored], guess)
+                if record is not None:
+                    return WatermarkReading(record, guess.mirrored, 0, round(guess.scale, 3))
+        return self._read_turned(white)
+
+    def _look_again(self, white: FloatArray, guess: _Guess) -> int | None:
+        """Many readings of one place, a little different each; all but the true record fail."""
+        shakes = np.random.default_rng(0).normal(0, _SHAKE, (_SHAKES, CODED_BITS))
+        tries = []
+        for step in _MORE_FINE_STEPS:
+            spectrum = _refine(white, guess, self._chips, (step,)).spectrum
+            soft = self._chips.soft_bits(spectrum)
+            tries.append(soft + np.abs(soft).mean() * shakes)
+        records = self._code.read(np.concatenate(tries).astype(np.float32))
+        return next((record for record in records if record is not None), None)
+
+    def _read_turned(self, white: FloatArray) -> WatermarkReading | None:
+        """Straightened by up to three degrees, whole or cropped to what stayed filled."""
+        guess, angle = max(
+            (_best_guess(turned, scale, self._chips), angle)
+            for angle in _ANGLES
+            for turned in [_turn(white, angle)]
+            for scale in _coarse_scales(white, _TURNED_SCALES)[::2]
+        )
+        if guess.score < _TURNED_STANDS_OUT:
+            return None
+        nearby = [replace(guess, scale=guess.scale * step) for step in (0.992, 1.0, 1.008)]
+        fine = [
+            (_refine(turned, near, self._chips), angle + more)
+            for more in _FINE_ANGLES
+            for turned in [_turn(white, angle + more)]
+            for near in nearby
+        ]
+        best, degrees = max(fine, key=lambda one: one[0].score)
+        (record,) = self._code.read(self._chips.soft_bits(best.spectrum)[None])
+        if record is None:
+            return None
+        return WatermarkReading(record, False, 0, round(best.scale, 3), degrees)
 
 
 def _strengths_for(pixel_count: int) -> tuple[Strength, ...]:
@@ -316,7 +372,7 @@ class _Frame:
 
     def change(self, luma: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The canonical luma after a wished change, and the change the colours could take."""
-        wished = np.where(self._fixed, 0, luma)[:, :, None]
+        wished = np.where(self._fixed, 0, luma)[:, :, None] * _TINT
         changed = np.clip(self.colours + wished, 0, 255)
         return changed @ _LUMA, changed - self.colours
 
@@ -327,7 +383,7 @@ class _Frame:
         if wished.shape != (height, width):
             large = Image.fromarray(wished).resize((width, height), Image.Resampling.BICUBIC)
             wished = np.asarray(large, np.float32)
-        return np.clip(self._pixels + np.rint(wished)[:, :, None], 0, 255).astype(np.uint8)
+        return np.clip(self._pixels + np.rint(wished[:, :, None] * _TINT), 0, 255).astype(np.uint8)
 
 
 def _solve(
@@ -342,7 +398,8 @@ def _solve(
     white, contrast = _whiten(frame.colours @ _LUMA)
     # Quiet places give more per grey level; the square root keeps the change out of plain sight.
     mask = contrast.mean() ** 1.5 / np.sqrt(contrast)
-    spectrum = _spectrum(white)
+    window = _margins(*white.shape)
+    spectrum = _spectrum(white * window)
     soft, (pilot, deviation) = chips.soft_bits(spectrum), chips.pilot(spectrum)
     signs = _cheapest(messages, soft)
     first, first_pilot = signs * soft, pilot
@@ -363,7 +420,7 @@ def _solve(
         luma, taken = frame.change(change)
         energy = float((taken * taken).mean())
         cost = energy / (float((push * push).sum()) + pilot_push**2 + 1e-9)
-        spectrum = _spectrum(_whiten(luma)[0])
+        spectrum = _spectrum(_whiten(luma)[0] * window)
         soft, (pilot, deviation) = chips.soft_bits(spectrum), chips.pilot(spectrum)
         pushed = push > 0.3 * push.max()
         if pushed.any() and push.max() > 0:
@@ -400,6 +457,21 @@ def _loudest(plan: _Plan, cost: float, budget: float) -> tuple[FloatArray, float
     return plan(low)
 
 
+@lru_cache(maxsize=16)
+def _margins(height: int, width: int) -> FloatArray:
+    """(height, width): 1, falling towards the edges to what a crop is likely to leave.
+
+    Cancelling against this window instead of the whole halves what a tenth cut off anywhere brings
+    back of the host, and costs the whole picture an eighth of that.
+    """
+    sides = []
+    for side in (height, width):
+        place = (np.arange(side) + 0.5) / side
+        inside = np.clip(np.minimum(place, 1 - place) / _MARGIN, 0, 1)
+        sides.append((1 - _MARGIN_SHARE * (1 - inside)).astype(np.float32))
+    return sides[0][:, None] * sides[1][None]
+
+
 def _unfold(tile: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     height, width = shape
     if (height, width) == tile.shape:
@@ -425,31 +497,54 @@ class _Guess:
         )
 
 
-def _guesses(views: tuple[FloatArray, FloatArray], chips: _Chips) -> Iterator[_Guess]:
+def _guesses(views: tuple[FloatArray, FloatArray], chips: _Chips) -> list[_Guess]:
     """The most likely places first; `views` are the whitened frame and its mirror image."""
-    found: list[_Guess] = []
-    longest = max(views[0].shape)
-    half = longest * _COARSE / _TILE
-    for side in range(round(_SCALES[0] * half), round(_SCALES[1] * half) + 1):
-        scale = side / half
-        for mirrored, view in enumerate(views):
-            surface = chips.surface(_spectrum(_rescale(view, scale / 2), _COARSE), _COARSE)
-            place = int(surface.argmax())
-            row, column = divmod(place, _COARSE)
-            found.append(_Guess(float(surface.flat[place]), scale, bool(mirrored), row, column))
+    found = [
+        replace(_best_guess(view, scale, chips), mirrored=bool(mirrored))
+        for scale in _coarse_scales(views[0], _SCALES)
+        for mirrored, view in enumerate(views)
+    ]
     distinct: list[_Guess] = []
     for guess in sorted(found, reverse=True):
         if not any(guess.resembles(other) for other in distinct):
             distinct.append(guess)
         if len(distinct) == _TRIES:
             break
-    yield from distinct
+    return distinct
 
 
-def _refine(white: FloatArray, guess: _Guess, chips: _Chips) -> tuple[float, Spectrum]:
-    """The exact scale near a guess, and the spectrum shifted to where the mark was put."""
+def _coarse_scales(white: FloatArray, limits: tuple[float, float]) -> list[float]:
+    """Scales that make the longer side of the frame whole pixels of the coarse tile."""
+    half = max(white.shape) * _COARSE / _TILE
+    return [side / half for side in range(round(limits[0] * half), round(limits[1] * half) + 1)]
+
+
+def _best_guess(white: FloatArray, scale: float, chips: _Chips) -> _Guess:
+    """The loudest shift of the frame at one scale."""
+    surface = chips.surface(_spectrum(_rescale(white, scale / 2), _COARSE), _COARSE)
+    place = int(surface.argmax())
+    row, column = divmod(place, _COARSE)
+    return _Guess(float(surface.flat[place]), scale, False, row, column)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The spectrum shifted to where the mark was put, and how well the pilot fits there."""
+
+    score: float
+    scale: float
+    spectrum: Spectrum
+
+
+def _refine(
+    white: FloatArray,
+    guess: _Guess,
+    chips: _Chips,
+    steps: tuple[float, ...] = _FINE_STEPS,
+) -> _Found:
+    """The exact scale and shift near a guess; `steps` are the changes of scale to try."""
     best: tuple[float, float, float, float, Spectrum] | None = None
-    for step in _FINE_STEPS:
+    for step in steps:
         scale = guess.scale * (1 + step)
         spectrum = _spectrum(_rescale(white, scale))
         surface = chips.surface(spectrum, _TILE)
@@ -465,10 +560,16 @@ def _refine(white: FloatArray, guess: _Guess, chips: _Chips) -> tuple[float, Spe
                 float(nearby[i, j]), scale, row + _vertex(down), column + _vertex(across), spectrum
             )  # fmt: skip
     assert best is not None
-    _, scale, shift_down, shift_right, spectrum = best
+    score, scale, shift_down, shift_right, spectrum = best
     turn = np.fft.fftfreq(_TILE)[:, None] * shift_down
     turn = turn + np.fft.rfftfreq(_TILE)[None] * shift_right
-    return scale, (spectrum * np.exp(2j * np.pi * turn)).astype(np.complex64)
+    shifted = (spectrum * np.exp(2j * np.pi * turn)).astype(np.complex64)
+    return _Found(score, scale, shifted)
+
+
+def _turn(white: FloatArray, degrees: float) -> FloatArray:
+    """The frame turned about its middle, counter-clockwise; nothing where nothing was."""
+    return np.asarray(Image.fromarray(white).rotate(degrees, Image.Resampling.BILINEAR), np.float32)
 
 
 def _vertex(values: list[float]) -> float:

@@ -10,6 +10,7 @@ import html
 import io
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,14 +27,16 @@ from imagine.provenance.c2pa_manifest import (
 )
 from imagine.provenance.registry import (
     NEAR,
+    HashFile,
     HashRegistry,
     PerceptualHash,
     hashes_of_all_positions,
 )
 from imagine.provenance.signing import open_marking_keys
 from imagine.provenance.spread_spectrum import SpreadSpectrumWatermark
-from imagine.provenance.watermark import Watermark, WatermarkReading
+from imagine.provenance.watermark import Watermark, WatermarkReading, open_learned
 
+HASHES_FILE = "pictures.pdq"  # how what was made here looks, beside the keys
 MAX_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 _LOOK_SIDE = 2048  # pixels; larger pictures are halved until they fit, no mark needs more
@@ -65,6 +68,7 @@ class ProvenanceReport:
         manifest: "none", "ours", "ours, broken", "another's", "another's, broken".
         watermark_found: whether our invisible watermark is in the pixels.
         says_generated: whether any mark, ours or another's, calls the picture generated.
+        weakened: what this installation allows now that the shipped one does not, in words.
     """
 
     verdict: Provenance
@@ -73,6 +77,7 @@ class ProvenanceReport:
     manifest: str
     watermark_found: bool
     says_generated: bool
+    weakened: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +89,14 @@ class Verifier:
         identity: whose signatures are ours; None when there are no certificates here.
         hashes: perceptual hashes of what was made here; None without a registry.
         learned: a second watermark, asked when the first finds nothing; None without one.
+        weakened: safety checks the operator weakened, in words, which every answer tells.
     """
 
     watermark: Watermark | None = None
     identity: SigningIdentity | None = None
     hashes: HashRegistry | None = None
     learned: Watermark | None = None
+    weakened: tuple[str, ...] = ()
 
     def verify(self, source: bytes | str | os.PathLike[str]) -> ProvenanceReport:
         """Say where a file comes from.
@@ -102,7 +109,7 @@ class Verifier:
             UnreadablePhoto: no such file, not such a picture, cut off, or too large.
         """
         data = source if isinstance(source, bytes) else _read(Path(source))
-        kind, pixels, xmp = _open(data)
+        kind, pixels, xmp = open_picture(data)
         manifest = read_manifest(data, kind, self.identity)
         watermarks = (self.watermark, self.learned)
         readings = (watermark.read(pixels) for watermark in watermarks if watermark)
@@ -117,16 +124,32 @@ def verify(
     return (verifier or Verifier()).verify(source)
 
 
-def open_verifier(folder: Path, hashes: HashRegistry | None = None) -> Verifier:
+def open_verifier(
+    folder: Path,
+    hashes: HashRegistry | None = None,
+    weakened: Sequence[str] = (),
+    learned: str = "",
+) -> Verifier:
     """A verifier with the keys in `folder`; when there are none it makes none.
 
+    Args:
+        folder: the keys, and beside them how what was made here looks.
+        hashes: a registry in place of the one there.
+        weakened: what the operator allows that the shipped checks do not, in words.
+        learned: name of a second watermark in `WATERMARKS`; "" for none.
+
     Raises:
+        InvalidInput: the registry is damaged.
         MarkingKeyUnusable: the keys are there but cannot be used.
     """
+    told = tuple(weakened)
     if not folder.exists():
-        return Verifier(hashes=hashes)
+        return Verifier(hashes=hashes, weakened=told)
     keys = open_marking_keys(folder)
-    return Verifier(SpreadSpectrumWatermark(keys.watermark_key), keys.identity, hashes)
+    known = HashFile(folder / HASHES_FILE).read() if hashes is None else hashes
+    watermark = SpreadSpectrumWatermark(keys.watermark_key)
+    second = open_learned(learned, keys.watermark_key)
+    return Verifier(watermark, keys.identity, known, second, told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,16 +331,25 @@ class _Evidence:
         ours = verdict in (Provenance.UNTOUCHED, Provenance.STRIPPED, Provenance.EDITED)
         generated = ours or self._says_generated()
         found = self.reading is not None
-        return ProvenanceReport(verdict, sentences, record, manifest, found, generated)
+        weak = self.verifier.weakened
+        told = (*sentences, _in_words(weak)) if weak and ours else sentences
+        return ProvenanceReport(verdict, told, record, manifest, found, generated, weak)
+
+
+def _in_words(weakened: Sequence[str]) -> str:
+    return (
+        "The operator of this installation has weakened its safety checks at present: "
+        f"{', '.join(weakened)}. The audit log says since when."
+    )
 
 
 def _changes(reading: WatermarkReading) -> list[str]:
     said = []
     if reading.mirrored:
         said.append("It was mirrored since.")
-    if reading.quarter_turns:
+    if reading.quarter_turns or reading.degrees:
         said.append("It was turned since.")
-    if not reading.is_whole:
+    if abs(reading.scale - 1) >= 0.01:
         cut = "Something was cut off" if reading.scale < 1 else "Something was added around it"
         said.append(f"{cut} since.")
     return said
@@ -347,7 +379,7 @@ def _too_many_bytes(count: int) -> str:
     )
 
 
-def _open(data: bytes) -> tuple[str, ImageArray, str]:
+def open_picture(data: bytes) -> tuple[str, ImageArray, str]:
     """Format, pixels (at most some 2048 a side) and XMP text of a file.
 
     Pillow tells of broken files by many kinds of exceptions, in part through the codecs' own.

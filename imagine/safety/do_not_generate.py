@@ -1,259 +1,188 @@
-"""The list of people who asked not to be shown: embeddings kept only to refuse, encrypted.
+"""People who asked not to be shown: how near a face is to one of them, and lists that are signed.
 
-It ships empty. Anybody may register themselves and be taken off again; lists of others are taken
-over only when signed by a key the operator trusts. Entries of one recogniser cannot be compared
-with another's, so a list belongs to one recogniser.
+The list ships empty; anybody may register themselves. Where the entries lie, and how they are
+sealed, is `imagine.storage.protected`'s affair: vectors are handed in. Those of one recogniser
+cannot be compared with another's.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
-import os
-import secrets
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from threading import RLock
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
-from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from imagine.core import FloatArray
-from imagine.errors import InvalidInput
+from imagine.errors import CheckMissing, InvalidInput
 
 FORMAT = "imagine-do-not-generate/1"
 MAX_IMPORT_BYTES = 64 * 1024 * 1024
 MAX_DIMENSIONS = 4096
-
-_MAGIC = b"IMAGINE-DNG-1\n"
-_KEY_BYTES = 32
-_NONCE_BYTES = 12
+_KEY_BYTES = 32  # of an Ed25519 public key
 
 
-class DoNotGenerateList:
-    """An encrypted file of embeddings, read again whenever another process changed it.
+class Protected(Protocol):
+    """Where the entries of the list are kept."""
 
-    Safe to use from several threads. Two processes that add at the same moment may lose one of
-    the two entries; let one process write.
+    def embeddings(self, recogniser: str) -> Sequence[FloatArray]:
+        """The vectors of one recogniser, (d,) float32 each."""
+
+    def counts(self) -> Mapping[str, int]:
+        """How many entries of each recogniser there are."""
+
+
+class NearestListed:
+    """Says how far a face is from the nearest person on the list; the list is asked each time.
+
+    Args:
+        protected: the list.
+        recogniser: name of the face encoder in use.
+        distance: that encoder's distance.
     """
 
     def __init__(
         self,
-        path: Path,
-        key: bytes,
+        protected: Protected,
         recogniser: str,
         distance: Callable[[FloatArray, FloatArray], float],
     ) -> None:
-        """Open a list, or begin an empty one; nothing is written before the first entry.
-
-        Args:
-            path: the encrypted file.
-            key: 32 bytes, from `read_key`.
-            recogniser: name of the face encoder whose embeddings the list holds.
-            distance: that encoder's distance.
-
-        Raises:
-            InvalidInput: the key does not fit, the file is damaged, or it belongs to another
-                recogniser. An unreadable list is never taken for an empty one.
-        """
-        if len(key) != _KEY_BYTES:
-            raise InvalidInput(
-                f"The key of the do-not-generate list has {len(key)} bytes; it needs "
-                f"{_KEY_BYTES}. Make one with make_key."
-            )
-        self.recogniser = recogniser
-        self._path = path
-        self._cipher = AESGCM(key)
+        self._protected = protected
+        self._recogniser = recogniser
         self._distance = distance
-        self._lock = RLock()
-        self._seen: tuple[int, int] | None = None
-        self._entries: dict[str, FloatArray] = {}
-        self._refresh()
 
-    def __repr__(self) -> str:
-        return f"DoNotGenerateList({self._path.name!r}, {len(self)} people, {self.recogniser})"
-
-    def __len__(self) -> int:
-        with self._lock:
-            self._refresh()
-            return len(self._entries)
-
-    def register(self, embedding: FloatArray) -> str:
-        """Put a person on the list.
-
-        Args:
-            embedding: (d,) float32, the fused vector of their selfies.
-
-        Returns:
-            The entry's id, 32 hex digits: the receipt that takes them off again.
-        """
-        entry_id = secrets.token_hex(16)
-        self._add({entry_id: _checked(embedding)})
-        return entry_id
-
-    def remove(self, entry_id: str) -> None:
-        """Take a person off the list.
+    def __call__(self, embedding: FloatArray) -> float:
+        """Distance to the nearest entry; infinite when the list is empty.
 
         Raises:
-            InvalidInput: no such entry.
+            InvalidInput: this is no face vector, or an entry is of another size.
         """
-        with self._lock:
-            self._refresh()
-            if entry_id not in self._entries:
+        probe = checked_vector(embedding)
+        distances = []
+        for entry in self._protected.embeddings(self._recogniser):
+            if entry.shape != probe.shape:
                 raise InvalidInput(
-                    "The do-not-generate list has no entry with this receipt. Check the receipt."
+                    f"An entry of the do-not-generate list has {entry.shape[0]} numbers, a face of "
+                    f"{self._recogniser!r} {probe.shape[0]}. Take off the list it came with."
                 )
-            self._write({name: v for name, v in self._entries.items() if name != entry_id})
+            distances.append(float(self._distance(probe, entry)))
+        # min() would hide a distance that is not a number behind its neighbours.
+        if any(math.isnan(distance) for distance in distances):
+            return math.nan
+        return min(distances, default=math.inf)
 
-    def nearest(self, embedding: FloatArray) -> float:
-        """Distance to the nearest entry; infinite when the list is empty."""
-        probe = _checked(embedding)
-        with self._lock:
-            self._refresh()
-            entries = list(self._entries.values())
-        return min((float(self._distance(probe, entry)) for entry in entries), default=math.inf)
-
-    def matches(self, embedding: FloatArray, limit: float) -> bool:
-        """Whether an entry lies at most `limit` away."""
-        return self.nearest(embedding) <= limit
-
-    def export_signed(self, key: Ed25519PrivateKey, issuer: str) -> bytes:
-        """The list as a file others can import.
-
-        The embeddings in it are NOT encrypted, only signed: send it the way you send secrets.
-        """
-        with self._lock:
-            self._refresh()
-            people = {name: _written(vector) for name, vector in self._entries.items()}
-        payload = _canonical(
-            {"format": FORMAT, "issuer": issuer, "recogniser": self.recogniser, "people": people}
-        )
-        signed = {"payload": _base64(payload), "signature": _base64(key.sign(payload))}
-        return _canonical(signed)
-
-    def import_signed(self, content: bytes, trusted: Iterable[Ed25519PublicKey]) -> int:
-        """Take over the entries of a signed list; those already here stay.
-
-        Returns:
-            How many entries were new.
+    def check_ready(self) -> None:
+        """Refuse to work beside entries that this recogniser cannot be compared with.
 
         Raises:
-            InvalidInput: too large, damaged, signed by nobody trusted, or of another recogniser.
-                Nothing is taken over then.
+            CheckMissing: some people registered with another recogniser.
         """
-        payload = _verified_payload(content, trusted)
-        if payload.get("recogniser") != self.recogniser:
-            raise InvalidInput(
-                f"The list to import holds embeddings of {payload.get('recogniser')!r:.60}, this "
-                f"one of {self.recogniser!r}. They cannot be compared; ask for the other kind."
+        others = {n: c for n, c in self._protected.counts().items() if n != self._recogniser}
+        if others:
+            told = ", ".join(f"{count} with {name!r}" for name, count in sorted(others.items()))
+            raise CheckMissing(
+                f"The do-not-generate list cannot be kept with the recogniser {self._recogniser!r}:"
+                f" people registered with another ({told}). Use that one, or ask them to register "
+                "again and take the old entries off."
             )
-        people = _read_people(payload.get("people"))
-        with self._lock:
-            self._refresh()
-            new = {name: v for name, v in people.items() if name not in self._entries}
-            self._add(new)
-        return len(new)
-
-    def _add(self, new: Mapping[str, FloatArray]) -> None:
-        with self._lock:
-            self._refresh()
-            merged = {**self._entries, **new}
-            sizes = {vector.shape for vector in merged.values()}
-            if len(sizes) > 1:
-                raise InvalidInput(
-                    f"The embeddings have different sizes: {sorted(s[0] for s in sizes)}. "
-                    f"All must come from the recogniser {self.recogniser!r}."
-                )
-            if new:
-                self._write(merged)
-
-    def _refresh(self) -> None:
-        try:
-            status = self._path.stat()
-        except FileNotFoundError as error:
-            if self._seen is None:
-                return
-            raise InvalidInput(
-                f"The do-not-generate list {self._path.name!r} has disappeared. Restore it; people "
-                "who asked not to be shown would be."
-            ) from error
-        seen = (status.st_mtime_ns, status.st_size)
-        if seen != self._seen:
-            self._entries = self._decrypt(self._path.read_bytes())
-            self._seen = seen
-
-    def _decrypt(self, content: bytes) -> dict[str, FloatArray]:
-        nonce_end = len(_MAGIC) + _NONCE_BYTES
-        nonce, sealed = content[len(_MAGIC) : nonce_end], content[nonce_end:]
-        try:
-            if not content.startswith(_MAGIC) or len(nonce) != _NONCE_BYTES:
-                raise InvalidTag
-            plain = self._cipher.decrypt(nonce, sealed, self._bound())
-        except InvalidTag as error:
-            raise InvalidInput(
-                f"The do-not-generate list {self._path.name!r} cannot be opened: it is damaged, "
-                f"its key is another, or it is not of the recogniser {self.recogniser!r}. "
-                "Restore it; do not delete it, or people who asked not to be shown would be."
-            ) from error
-        return _read_people(json.loads(plain))
-
-    def _write(self, entries: dict[str, FloatArray]) -> None:
-        plain = _canonical({name: _written(vector) for name, vector in entries.items()})
-        nonce = os.urandom(_NONCE_BYTES)
-        content = _MAGIC + nonce + self._cipher.encrypt(nonce, plain, self._bound())
-        _replace(self._path, content)
-        self._entries = entries
-        status = self._path.stat()
-        self._seen = (status.st_mtime_ns, status.st_size)
-
-    def _bound(self) -> bytes:
-        # The recogniser is authenticated, so a list cannot be passed off as another's.
-        return _MAGIC + self.recogniser.encode()
 
 
-def make_key(path: Path) -> bytes:
-    """Write a new random key, readable by its owner alone.
+@dataclass(frozen=True, slots=True)
+class SignedList:
+    """A list whose signature was checked.
+
+    Attributes:
+        issuer: fingerprint of the key that signed it, 16 hex digits.
+        people: id in the list -> (d,) float32.
+    """
+
+    issuer: str
+    people: Mapping[str, FloatArray] = field(repr=False)
+
+
+def sign_list(
+    people: Mapping[str, FloatArray], recogniser: str, key: Ed25519PrivateKey, issuer: str
+) -> bytes:
+    """A list as a file that others can import.
+
+    The vectors in it are NOT encrypted, only signed: send it the way you send secrets.
+
+    Args:
+        people: a random id of each entry -> (d,) float32.
+        recogniser: whose vectors they are.
+        key: signs it.
+        issuer: who signs, in words.
+    """
+    written = {name: _written(checked_vector(vector)) for name, vector in people.items()}
+    payload = _canonical(
+        {"format": FORMAT, "issuer": issuer, "recogniser": recogniser, "people": written}
+    )
+    return _canonical({"payload": _base64(payload), "signature": _base64(key.sign(payload))})
+
+
+def read_signed_list(
+    content: bytes, trusted: Iterable[Ed25519PublicKey], recogniser: str, size: int
+) -> SignedList:
+    """Check and read a list.
+
+    Args:
+        content: the file.
+        trusted: whose lists are taken over.
+        recogniser: whose vectors it must hold.
+        size: how many numbers a vector of that recogniser has.
 
     Raises:
-        InvalidInput: there is a file already; a key is never overwritten.
+        InvalidInput: too large, damaged, signed by nobody trusted, or of another recogniser.
     """
-    key = os.urandom(_KEY_BYTES)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
+    payload, key = _verified_payload(content, trusted)
+    if payload.get("recogniser") != recogniser:
         raise InvalidInput(
-            f"There is a file {path.name!r} already. Name another, or use that key."
-        ) from error
-    with os.fdopen(handle, "w") as file:
-        file.write(key.hex())
-    return key
+            f"The list to import holds embeddings of {payload.get('recogniser')!r:.60}, this "
+            f"installation uses {recogniser!r}. They cannot be compared; ask for the other kind."
+        )
+    people = _read_people(payload.get("people"))
+    if strange := sorted({v.shape[0] for v in people.values()} - {size}):
+        raise InvalidInput(
+            f"The list to import holds embeddings of {strange[0]} numbers; those of "
+            f"{recogniser!r} have {size}. Nothing was taken over; ask its maker."
+        )
+    return SignedList(key_fingerprint(key), people)
 
 
-def read_key(path: Path) -> bytes:
-    """Read a key that `make_key` wrote.
+def read_public_key(text: str) -> Ed25519PublicKey:
+    """A public key from 64 hex digits.
 
     Raises:
-        InvalidInput: no such file, or not such a key; the message never shows it.
+        InvalidInput: it is none.
     """
     try:
-        key = bytes.fromhex(path.read_text().strip())
-    except (OSError, ValueError) as error:
+        raw = bytes.fromhex(text.strip())
+    except ValueError:
+        raw = b""
+    if len(raw) != _KEY_BYTES:
         raise InvalidInput(
-            f"The key file {path.name!r} cannot be read as 64 hex digits. Check the path, or "
-            "make a key for a new list with make_key."
-        ) from error
-    if len(key) != _KEY_BYTES:
-        raise InvalidInput(f"The key in {path.name!r} has {len(key)} bytes, not {_KEY_BYTES}.")
-    return key
+            f"{text[:80]!r} is not a public key. Give the 64 hex digits of an Ed25519 key."
+        )
+    return Ed25519PublicKey.from_public_bytes(raw)
 
 
-def _checked(embedding: FloatArray) -> FloatArray:
+def key_fingerprint(key: Ed25519PublicKey) -> str:
+    """A short name of a key: 16 hex digits."""
+    return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
+
+
+def checked_vector(embedding: FloatArray) -> FloatArray:
+    """The vector itself, if it is one.
+
+    Raises:
+        InvalidInput: not one row of finite numbers, or all of them zero.
+    """
     vector = np.asarray(embedding, dtype=np.float32)
     fits = vector.ndim == 1 and 0 < vector.size <= MAX_DIMENSIONS
     # A zero vector would be as near to everybody as to nobody.
@@ -265,7 +194,9 @@ def _checked(embedding: FloatArray) -> FloatArray:
     return vector
 
 
-def _verified_payload(content: bytes, trusted: Iterable[Ed25519PublicKey]) -> dict[str, Any]:
+def _verified_payload(
+    content: bytes, trusted: Iterable[Ed25519PublicKey]
+) -> tuple[dict[str, Any], Ed25519PublicKey]:
     if len(content) > MAX_IMPORT_BYTES:
         raise InvalidInput(
             f"The list to import has {len(content)} bytes; at most {MAX_IMPORT_BYTES} are read."
@@ -276,7 +207,8 @@ def _verified_payload(content: bytes, trusted: Iterable[Ed25519PublicKey]) -> di
         signature = base64.b64decode(outer["signature"], validate=True)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInput("The list to import is not in our format. Ask its maker.") from error
-    if not any(_signed_by(key, signature, payload) for key in trusted):
+    signers = [key for key in trusted if _signed_by(key, signature, payload)]
+    if not signers:
         raise InvalidInput(
             "The list to import is not signed by a key you trust, or was changed since. Nothing "
             "was taken over. Check it with its maker, or trust their key first."
@@ -284,7 +216,7 @@ def _verified_payload(content: bytes, trusted: Iterable[Ed25519PublicKey]) -> di
     data = json.loads(payload)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise InvalidInput(f"The list to import is not of the format {FORMAT!r}.")
-    return data
+    return data, signers[0]
 
 
 def _signed_by(key: Ed25519PublicKey, signature: bytes, payload: bytes) -> bool:
@@ -305,7 +237,7 @@ def _read_people(people: object) -> dict[str, FloatArray]:
         }
     except (ValueError, TypeError) as error:
         raise InvalidInput("An entry of the list is not an embedding. Ask its maker.") from error
-    return {name: _checked(vector) for name, vector in vectors.items()}
+    return {name: checked_vector(vector) for name, vector in vectors.items()}
 
 
 def _written(vector: FloatArray) -> str:
@@ -318,18 +250,3 @@ def _base64(content: bytes) -> str:
 
 def _canonical(data: Mapping[str, object]) -> bytes:
     return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that it is the old one or the new one, never half of either."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -16,6 +16,8 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Protocol, TypeVar
 
+import numpy as np
+
 from imagine.core import Face, FloatArray, ImageArray
 from imagine.errors import CheckMissing, InvalidInput
 from imagine.safety.apparent_age import INSTALL as INSTALL_AGE
@@ -160,19 +162,19 @@ class Scene:
 
     Attributes:
         image: (height, width, 3) uint8 RGB.
-        person: embedding of the enrolled person, (d,) float32; None for nobody in particular.
+        people: embeddings of the enrolled people, (d,) float32 each; none for nobody in particular.
         expected_faces: how many faces should be there.
     """
 
     def __init__(
         self,
         image: ImageArray,
-        person: FloatArray | None,
+        people: Sequence[FloatArray],
         tools: OutputTools,
         expected_faces: int = 1,
     ) -> None:
         self.image = image
-        self.person = person
+        self.people = tuple(people)
         self.expected_faces = expected_faces
         self.tools = tools
 
@@ -184,12 +186,25 @@ class Scene:
         """The faces of the picture."""
         return tuple(_handed(self.tools.see_faces)(self.image))
 
-    def unlikeness(self, seen: SeenFace) -> float:
-        """Distance to the person, 1 being the recogniser's own limit for one person."""
-        if self.person is None:
-            return math.inf
-        distance = _handed(self.tools.distance)(seen.embedding, self.person)
+    def unlikeness(self, seen: SeenFace, person: FloatArray) -> float:
+        """Distance to a person, 1 being the recogniser's own limit for one person."""
+        distance = _handed(self.tools.distance)(seen.embedding, person)
         return float(distance) / self.tools.same_person_distance
+
+    def matched(self) -> tuple[list[float], list[SeenFace]]:
+        """How far each person's face is, likest pairs first, and the faces that are left over."""
+        left = list(self.faces)
+        waiting = list(self.people)
+        distances: list[float] = []
+        while left and waiting:
+            apart, face, person = min(
+                (self.unlikeness(seen, somebody), f, p)
+                for f, seen in enumerate(left)
+                for p, somebody in enumerate(waiting)
+            )
+            distances.append(apart)
+            del left[face], waiting[person]
+        return distances, left
 
 
 Check = Callable[[Scene, Thresholds], Verdict]
@@ -233,29 +248,37 @@ def check_apparent_minors(scene: Scene, thresholds: Thresholds) -> Verdict:
 
 def check_expected_faces(scene: Scene, thresholds: Thresholds) -> Verdict:
     """Faces beyond those expected that are not the person: a stranger holds the picture."""
-    if scene.person is None:
+    if not scene.people:
         strangers = max(0, len(scene.faces) - scene.expected_faces)
     else:
-        unlike = sorted(scene.unlikeness(seen) for seen in scene.faces)
-        # The likest faces are the expected ones; a mirror may show the person once more.
-        strangers = sum(distance > 1.0 for distance in unlike[scene.expected_faces :])
+        # The likest face of each is the expected one; a mirror may show a person once more.
+        strangers = sum(
+            min(scene.unlikeness(seen, person) for person in scene.people) > 1.0
+            for seen in scene.matched()[1]
+        )
+    found = len(scene.faces)
     return _verdict(
         "expected_faces",
         float(strangers),
         thresholds,
-        "Only the expected faces are there.",
+        "Only the expected faces are there."
+        if found >= scene.expected_faces or found == 0
+        else f"Only {found} of {scene.expected_faces} expected faces could be found.",
         "There is a face of somebody else in the picture, so it is looked at first.",
         "There are faces of other people in the picture; it is not handed out.",
     )
 
 
 def check_person_match(scene: Scene, thresholds: Thresholds) -> Verdict:
-    """Distance of the likest face to the person, 1 being the recogniser's own limit."""
-    if scene.person is None or not scene.faces:
+    """Distance of the likest face to the person, 1 being the recogniser's own limit.
+
+    Of several people, the one whose face is furthest away counts.
+    """
+    if not scene.people or not scene.faces:
         return _nothing_to_see("person_match", thresholds)
     return _verdict(
         "person_match",
-        min(scene.unlikeness(seen) for seen in scene.faces),
+        max(scene.matched()[0]),
         thresholds,
         "The face is near enough to the person asked for.",
         "The face is far from the person asked for and may be somebody else's; it is looked at "
@@ -371,34 +394,45 @@ class OutputChecks:
             if name == "nudity" or name not in settings.off:
                 _require(name, tools)
         for name in sorted(settings.off):
-            record_event("safety.check_switched_off", {"check": name})
+            record_event("checks.turned_off", {"check": name})
         for name, limits in settings.thresholds.items():
             if limits.is_weaker_than(CHECKS[name].thresholds):
-                record_event("safety.threshold_weakened", _limit_facts(name, limits))
+                record_event("policy.weakened", _limit_facts(name, limits))
 
     def check(
-        self, image: ImageArray, person: FloatArray | None, expected_faces: int = 1
+        self,
+        image: ImageArray,
+        person: FloatArray | Sequence[FloatArray] | None,
+        expected_faces: int | None = None,
     ) -> CheckReport:
         """Ask every check about a finished picture.
 
         Args:
             image: (height, width, 3) uint8 RGB.
-            person: embedding of the enrolled person; None for nobody in particular.
-            expected_faces: how many faces should be there.
+            person: embedding of the enrolled person, or a list of those of several; None for nobody
+                in particular.
+            expected_faces: how many faces should be there; None is one a person.
 
         Raises:
             CheckMissing: a check could not run; the picture must not leave.
         """
-        scene = Scene(image, person, self._tools, expected_faces)
+        people = _people(person)
+        scene = Scene(image, people, self._tools, expected_faces or max(1, len(people)))
         return CheckReport(tuple(self._ask(name, scene) for name in self._settings.order))
 
     def _ask(self, name: str, scene: Scene) -> Verdict:
         limits = self._settings.limits(name)
-        has_no_switch = name == "nudity" and scene.person is not None
+        has_no_switch = name == "nudity" and bool(scene.people)
         if name in self._settings.off and not has_no_switch:
             words = f"The check {name!r} is switched off by the operator."
             return Verdict(name, Outcome.PASS, None, limits, words, switched_off=True)
         return CHECKS[name].check(scene, limits)
+
+
+def _people(person: FloatArray | Sequence[FloatArray] | None) -> tuple[FloatArray, ...]:
+    if person is None:
+        return ()
+    return (person,) if isinstance(person, np.ndarray) else tuple(person)
 
 
 def _finite(score: float | None) -> float | None:
@@ -446,10 +480,11 @@ def _limit_facts(name: str, limits: Thresholds) -> dict[str, object]:
     usual = CHECKS[name].thresholds
     return {
         "check": name,
-        "review": limits.review,
-        "block": limits.block,
-        "usual_review": usual.review,
-        "usual_block": usual.block,
+        # In words, since JSON has no infinity.
+        "review": str(limits.review),
+        "block": str(limits.block),
+        "usual_review": str(usual.review),
+        "usual_block": str(usual.block),
     }
 
 
@@ -488,8 +523,21 @@ class _Encoder(Protocol):
     def distance(self, first: FloatArray, second: FloatArray) -> float: ...
 
 
-def usual_checks(detector: _Detector, encoder: _Encoder) -> OutputChecks:
-    """Every check with its usual limits, and an empty do-not-generate list.
+def usual_checks(
+    detector: _Detector,
+    encoder: _Encoder,
+    settings: CheckSettings | None = None,
+    listed_distance: Callable[[FloatArray], float] | None = None,
+    record_event: RecordEvent = lambda kind, facts: None,
+) -> OutputChecks:
+    """Every check with the shipped networks.
+
+    Args:
+        detector: finds the faces.
+        encoder: describes and compares them.
+        settings: what the operator chose; None takes the usual limits.
+        listed_distance: of the do-not-generate list; None is an empty list.
+        record_event: takes what the operator weakened to the audit log.
 
     Raises:
         CheckMissing: one of them cannot run on this machine.
@@ -498,19 +546,19 @@ def usual_checks(detector: _Detector, encoder: _Encoder) -> OutputChecks:
     def see(image: ImageArray) -> list[SeenFace]:
         return [SeenFace(face, encoder.embed(image, face)) for face in detector.detect(image)]
 
-    nudity, ages = _networks()
+    nudity, ages = shipped_networks()
     tools = OutputTools(
         score_nudity=nudity,
         see_faces=see,
         distance=encoder.distance,
         same_person_distance=encoder.same_person_distance,
         estimate_ages=ages,
-        listed_distance=lambda embedding: math.inf,
+        listed_distance=listed_distance or (lambda embedding: math.inf),
     )
-    return OutputChecks(tools, CheckSettings(), lambda kind, facts: None)
+    return OutputChecks(tools, settings or CheckSettings(), record_event)
 
 
 @lru_cache(maxsize=1)
-def _networks() -> tuple[NudityModel, AgeEstimator]:
-    """Opened at the first picture, then kept for all."""
+def shipped_networks() -> tuple[NudityModel, AgeEstimator]:
+    """The networks of nudity and age, opened at the first picture and then kept for all."""
     return NudityModel(), AgeEstimator()

@@ -10,17 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from imagine.errors import CheckMissing, PolicyTampered
-from imagine.safety.enrolment import EnrolmentPolicy
+from imagine.errors import CheckMissing, InvalidInput, PolicyTampered
+from imagine.safety.apparent_age import age_weights
+from imagine.safety.enrolment import AGE_GATE, EnrolmentPolicy
+from imagine.safety.nudity import nudity_weights
 from imagine.safety.output_checks import CHECKS, CheckSettings, RecordEvent, Thresholds
-from imagine.safety.prompt_policy import PromptPolicy
+from imagine.safety.prompt_policy import PromptPolicy, shipped_policy
+from imagine.settings import Settings
+
+_LIMIT = re.compile(r"(\w+)=([^/,\s]+)/([^/,\s]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,82 @@ def describe_policy(
     )
 
 
+def chosen_checks(settings: Settings) -> CheckSettings:
+    """The output checks as the operator chose them.
+
+    Raises:
+        InvalidInput: there is no such check, or its limits are not understood.
+    """
+    off = frozenset(name for name in settings.checks_off if name != AGE_GATE)
+    return CheckSettings(off=off, thresholds=dict(_chosen_limits(settings.check_limits)))
+
+
+def chosen_enrolment(settings: Settings, policy: EnrolmentPolicy) -> EnrolmentPolicy:
+    """The enrolment rules with the operator's switch."""
+    return replace(policy, age_gate=AGE_GATE not in settings.checks_off)
+
+
+def switched_off(settings: Settings) -> tuple[str, ...]:
+    """Names of the checks that the operator switched off, for the verify page and for health.
+
+    Nudity stands here too when it was named, although that counts only for pictures of nobody.
+    """
+    chosen_checks(settings)  # refuses unknown names
+    return tuple(sorted(set(settings.checks_off)))
+
+
+def weakened(settings: Settings) -> tuple[str, ...]:
+    """What this installation allows that the shipped one does not, in words."""
+    usual, checks = CheckSettings(), chosen_checks(settings)
+    words = [f"check {name} switched off" for name in switched_off(settings)]
+    for name, limits in checks.thresholds.items():
+        if limits.is_weaker_than(usual.limits(name)):
+            words.append(f"limits of {name} at {limits.review:g} and {limits.block:g}")
+    return tuple(words)
+
+
+def policy_in_force(settings: Settings, enrolment: EnrolmentPolicy | None = None) -> PolicySet:
+    """The set that the settings of this installation put in force.
+
+    Args:
+        settings: the operator's switches and limits.
+        enrolment: figures of the enrolment rules; None takes the usual ones.
+
+    Raises:
+        CheckMissing: the model of a check that is not switched off is not there.
+        InvalidInput: a switch or limit is not understood.
+    """
+    models = {"nudity": nudity_weights()}  # needed even when switched off
+    if not {"apparent_minors", AGE_GATE} <= set(settings.checks_off):
+        models["apparent_minors"] = age_weights()
+    rules = chosen_enrolment(settings, enrolment or EnrolmentPolicy())
+    return describe_policy(shipped_policy(), chosen_checks(settings), rules, models)
+
+
+def as_word(fact: object) -> object:
+    """A fact as the audit log takes it: a sentence becomes one word."""
+    if not isinstance(fact, str):
+        return fact
+    return re.sub(r"[^A-Za-z0-9_.:/+=-]+", "_", fact).lstrip("_.:/+=-")[:120] or "none"
+
+
+def _chosen_limits(text: str) -> Iterator[tuple[str, Thresholds]]:
+    for part in text.replace(",", " ").split():
+        found = _LIMIT.fullmatch(part)
+        try:
+            if found is None:
+                raise ValueError
+            name, review, block = found[1], float(found[2]), float(found[3])
+        except ValueError as error:
+            raise InvalidInput(
+                f"IMAGINE_CHECK_LIMITS has {part[:60]!r}. Write name=review/block, e.g. "
+                "apparent_minors=21/16."
+            ) from error
+        usual = CHECKS.get(name)
+        higher_is_worse = usual.thresholds.higher_is_worse if usual else True
+        yield name, Thresholds(review, block, higher_is_worse)
+
+
 def approve(policy: PolicySet, key: Ed25519PrivateKey) -> bytes:
     """Sign a set: the approval file that start-up compares with."""
     approval = {
@@ -122,7 +205,8 @@ def require_approved(policy: PolicySet, approval: bytes, key: Ed25519PublicKey) 
         names = ", ".join(sorted(_differences(approved, policy.facts())))
         raise PolicyTampered(
             f"The safety policy in force is not the approved one; these parts differ: {names}. "
-            "If you changed them on purpose, approve the new set; if not, reinstall."
+            "If you changed or upgraded them on purpose, run: imagine-me policy approve. If not, "
+            "reinstall."
         )
 
 
@@ -142,7 +226,7 @@ def start_up(
     else:
         approval_file.parent.mkdir(parents=True, exist_ok=True)
         _write(approval_file, approve(policy, key))
-        record_event("safety.policy_approved", {"policy_hash": policy.sha256, "first": True})
+        record_event("policy.approved", {"policy_hash": policy.sha256, "first": True})
     return policy.sha256
 
 
@@ -160,8 +244,8 @@ def approve_change(
         approval_file: the approval of the old one.
         key: the operator's.
         actor: who approves it, as the log should name them.
-        record_event: gets "safety.policy_weakened" for each weakening, then
-            "safety.policy_approved".
+        record_event: gets "policy.weakened" for each weakening, then
+            "policy.approved".
 
     Returns:
         The weakenings in words.
@@ -172,10 +256,24 @@ def approve_change(
     old = _read_approval(approval_file.read_bytes(), key.public_key())
     weaker = tuple(weakenings(old, policy.facts()))
     for words in weaker:
-        record_event("safety.policy_weakened", {"actor": actor, "what": words})
-    record_event("safety.policy_approved", {"actor": actor, "policy_hash": policy.sha256})
+        record_event("policy.weakened", {"actor": actor, "what": words})
+    record_event("policy.approved", {"actor": actor, "policy_hash": policy.sha256})
     _write(approval_file, approve(policy, key))
     return weaker
+
+
+def weakened_since(
+    policy: PolicySet, approval_file: Path, key: Ed25519PrivateKey
+) -> tuple[str, ...]:
+    """What approving a set would weaken, in words; nothing where none was approved yet.
+
+    Raises:
+        PolicyTampered: the approval is damaged or signed by another key.
+    """
+    if not approval_file.exists():
+        return ()
+    old = _read_approval(approval_file.read_bytes(), key.public_key())
+    return tuple(weakenings(old, policy.facts()))
 
 
 def weakenings(old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
@@ -284,13 +382,20 @@ def _figures(facts: Mapping[str, object]) -> dict[str, float]:
 
 def _file_hash(name: str, path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        status = path.stat()
+        return _hash_of(path, status.st_mtime_ns, status.st_size, status.st_ino)
     except OSError as error:
         raise CheckMissing(
             f"The model file of {name!r}, {path.name!r}, cannot be read: {error.strerror}. "
             "Reinstall it."
         ) from error
+
+
+@lru_cache(maxsize=16)
+def _hash_of(path: Path, changed_ns: int, size: int, inode: int) -> str:
+    """SHA-256 of a file, hex; read once as long as it looks the same."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -15,12 +15,20 @@ from imagine.service.metrics import Metrics
 from imagine.service.middleware import Envelope
 from imagine.service.retries import RecentRequests
 from imagine.service.routers import (
+    challenges,
+    do_not_generate,
     generations,
     huggingface,
     identities,
     images,
     openai_images,
     operations,
+    provenance_checks,
+    reviews,
+    signing_in,
+    takedowns,
+    transparency,
+    webhooks,
 )
 from imagine.service.schemas import ProblemOut
 from imagine.service.wiring import Service
@@ -31,7 +39,22 @@ JSON_BODY_BYTES = 1024 * 1024
 # The pictures of OpenAI's API come before ours: /v1/images/generations is no picture's id.
 ROUTERS = tuple(
     room.router
-    for room in (identities, generations, openai_images, images, huggingface, operations)
+    for room in (
+        identities,
+        challenges,
+        do_not_generate,
+        generations,
+        openai_images,
+        images,
+        huggingface,
+        operations,
+        provenance_checks,
+        signing_in,
+        webhooks,
+        reviews,
+        takedowns,
+        transparency,
+    )
 )
 
 _DESCRIPTION = """\

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import httpx2
 
@@ -26,6 +26,7 @@ from imagine.backends import BackendInfo
 from imagine.core import PhotoReport, Recipe
 from imagine.errors import ImagineError, InvalidInput
 from imagine.identity import PhotoSource
+from imagine.service.webhook_signatures import WebhookEvent, WebhookVerifier
 from imagine.service.wire import (
     DEFAULT_URL,
     MAX_RETRIES,
@@ -33,6 +34,7 @@ from imagine.service.wire import (
     Preview,
     RemoteImage,
     RemoteResult,
+    RemoteWish,
     ServerEvent,
     cancel_question,
     check_answer,
@@ -45,6 +47,7 @@ from imagine.service.wire import (
     new_key,
     pause_seconds,
     photo_files,
+    replay_wish,
     report_of,
     unreachable,
     wish_body,
@@ -60,6 +63,9 @@ __all__ = [
     "RemoteIdentity",
     "RemoteImage",
     "RemoteResult",
+    "RemoteWish",
+    "WebhookEvent",
+    "WebhookVerifier",
 ]
 
 OnPreview = Callable[[Preview], object] | None
@@ -205,19 +211,12 @@ class ImagineClient:
         prompt: str,
         *,
         identity: RemoteIdentity | str,
-        n: int = 1,
-        seed: int | None = None,
-        likeness: float = 0.7,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        best_of: int = 1,
-        style: str | None = None,
-        output_format: str = "png",
         on_progress: OnProgress = None,
         on_preview: OnPreview = None,
         cancel: Cancel = None,
+        **wish: Unpack[RemoteWish],
     ) -> RemoteResult:
-        """As `Imagine.generate`; also `style`, `output_format` and `on_preview`.
+        """As `Imagine.generate`; also `on_preview` and what `RemoteWish` has more.
 
         Raises:
             PromptBlocked: policy does not allow the prompt.
@@ -227,17 +226,7 @@ class ImagineClient:
             Busy: too much work waits.
             ServiceUnreachable: no answer, or a fault on the side of the service.
         """
-        wish = {
-            "n": n,
-            "seed": seed,
-            "likeness": likeness,
-            "num_inference_steps": num_inference_steps,
-            "guidance_scale": guidance_scale,
-            "best_of": best_of,
-            "style": style,
-            "output_format": output_format,
-        }
-        body = wish_body(_id_of(identity), prompt, wish)
+        body = wish_body(identity, prompt, wish)
         headers = {"Idempotency-Key": new_key()}
         generation = self._ask("POST", "/v1/generations", json=body, headers=headers).json()
         ended = self._watched(generation, on_progress, on_preview, cancel_question(cancel))
@@ -252,22 +241,18 @@ class ImagineClient:
         identity: RemoteIdentity | str,
         on_progress: OnProgress = None,
         cancel: Cancel = None,
+        *,
+        beside: RemoteIdentity | str | None = None,
     ) -> RemoteImage:
-        """As `Imagine.replay`.
+        """As `Imagine.replay`; the record is that of the first picture, which must be there still.
 
         Raises:
-            InvalidInput: the recipe needs another model.
+            InvalidInput: the recipe needs another model, or other people.
         """
         check_replayable(recipe, self.info)
+        wish = replay_wish(recipe, beside)
         result = self.generate(
-            recipe.prompt,
-            identity=identity,
-            seed=recipe.seed,
-            likeness=recipe.likeness,
-            num_inference_steps=recipe.num_inference_steps,
-            guidance_scale=recipe.guidance_scale,
-            on_progress=on_progress,
-            cancel=cancel,
+            recipe.prompt, identity=identity, on_progress=on_progress, cancel=cancel, **wish
         )
         return result.images[0]
 
@@ -468,30 +453,13 @@ class AsyncImagineClient:
         prompt: str,
         *,
         identity: AsyncRemoteIdentity | str,
-        n: int = 1,
-        seed: int | None = None,
-        likeness: float = 0.7,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        best_of: int = 1,
-        style: str | None = None,
-        output_format: str = "png",
         on_progress: OnProgress = None,
         on_preview: OnPreview = None,
         cancel: Cancel = None,
+        **wish: Unpack[RemoteWish],
     ) -> RemoteResult:
         """As `ImagineClient.generate`; cancelling the task stops the drawing too."""
-        wish = {
-            "n": n,
-            "seed": seed,
-            "likeness": likeness,
-            "num_inference_steps": num_inference_steps,
-            "guidance_scale": guidance_scale,
-            "best_of": best_of,
-            "style": style,
-            "output_format": output_format,
-        }
-        body = wish_body(_id_of(identity), prompt, wish)
+        body = wish_body(identity, prompt, wish)
         headers = {"Idempotency-Key": new_key()}
         answer = await self._ask("POST", "/v1/generations", json=body, headers=headers)
         ended = await self._watched(answer.json(), on_progress, on_preview, cancel_question(cancel))
@@ -499,6 +467,23 @@ class AsyncImagineClient:
         images = [await self._image(told) for told in ended["images"]]
         info, withheld = await self.info(), tuple(ended["withheld"])
         return RemoteResult(ended["id"], tuple(images), ended["seed"], info, withheld)
+
+    async def replay(
+        self,
+        recipe: Recipe,
+        identity: AsyncRemoteIdentity | str,
+        on_progress: OnProgress = None,
+        cancel: Cancel = None,
+        *,
+        beside: AsyncRemoteIdentity | str | None = None,
+    ) -> RemoteImage:
+        """As `ImagineClient.replay`."""
+        check_replayable(recipe, await self.info())
+        wish = replay_wish(recipe, beside)
+        result = await self.generate(
+            recipe.prompt, identity=identity, on_progress=on_progress, cancel=cancel, **wish
+        )
+        return result.images[0]
 
     async def _image(self, told: Mapping[str, Any]) -> RemoteImage:
         data = (await self._ask("GET", told["urls"]["content"])).content
@@ -598,10 +583,6 @@ def check_replayable(recipe: Recipe, info: BackendInfo) -> None:
             f"This picture was made by {recipe.backend} {recipe.model_revision}; the service has "
             f"{info.name} {info.model_revision}, which would draw another one."
         )
-
-
-def _id_of(identity: RemoteIdentity | AsyncRemoteIdentity | str) -> str:
-    return identity if isinstance(identity, str) else identity.id
 
 
 def _pass_on(event: ServerEvent, on_progress: OnProgress, on_preview: OnPreview) -> None:

@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from imagine.core import PhotoReport
-from imagine.errors import NotStored
+from imagine.core import Identity, PhotoReport
+from imagine.errors import DifferentPeople, InvalidInput, NotStored
 from imagine.identity import decode_photo, wipe
+from imagine.identity.fuse import fingerprint, fuse_embeddings
+from imagine.service.admission import Admission
 from imagine.service.errors import BadParameter
 from imagine.service.loaded_models import LoadedModels
 from imagine.settings import Settings
 from imagine.storage.consent import TICKS, ConsentBook, ConsentForm, Purpose
 from imagine.storage.erasure import Eraser, Outputs
 from imagine.storage.people import IdentityFacts, PeopleStore
+from imagine.storage.verified import Standing, Standings
 
 _PHOTO_QUALITY = 95  # of the JPEG a photo is kept as
 
@@ -30,6 +34,7 @@ class Enrolled:
 
     facts: IdentityFacts
     reports: tuple[PhotoReport, ...]
+    standing: Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,16 @@ class Enrolment:
         eraser: Eraser,
         models: LoadedModels,
         limits: Settings,
+        admission: Admission,
+        standings: Standings,
     ) -> None:
         self._people = people
         self._consents = consents
         self._eraser = eraser
         self._models = models
         self._limits = limits
+        self._admission = admission
+        self._standings = standings
 
     def enrol(
         self,
@@ -80,17 +89,103 @@ class Enrolment:
 
         Raises:
             InvalidInput: the consent or a photo cannot be used; each has its own class.
+            EnrolmentRefused: a machine made a photo, or the person asked never to be shown.
+            CheckMissing: a safety check cannot run.
             NotStored: this tenant has no such person.
         """
         check_consent(form)
         known = [one for one in self._people.identities(tenant_id) if one.person_id == person_id]
         if person_id is not None and not known:
             raise NotStored(f"There is no person {person_id!r} here.")
-        face = self._models.make_identity(list(photos), dict(choose) if choose else None)
-        owner = person_id or self._people.add_person(tenant_id)
-        identity_id: str | None = None
+        self._admission.refuse_machine_made(tenant_id, photos, actor)
+        face = self._models.describe(list(photos), dict(choose) if choose else None)
+        return self._kept(tenant_id, photos, face, form, name, person_id, actor)
+
+    def add_photos(
+        self,
+        tenant_id: str,
+        identity_id: str,
+        photos: Sequence[bytes],
+        form: ConsentForm,
+        choose: Mapping[int, int] | None = None,
+        actor: str = "service",
+    ) -> Enrolled:
+        """Make the next version of an identity: what it was made of, and more photos.
+
+        Where that is more than an identity may have, the oldest are left out. The old version
+        stays as it is; a version has a consent of its own.
+
+        Args:
+            tenant_id: whose.
+            identity_id: the version that is there.
+            photos: one to five files.
+            form: what the person agreed to, these photos included.
+            choose: as `enrol`.
+            actor: who does it, as a pseudonym.
+
+        Raises:
+            ConsentMissing: no live consent to use the version that is there.
+            DifferentPeople: the photos show somebody else.
+            InvalidInput, EnrolmentRefused, CheckMissing, NotStored: as `enrol`.
+        """
+        check_consent(form)
+        known = self._people.identity(tenant_id, identity_id)
+        name = self._people.read_identity_name(tenant_id, identity_id)
+        self._admission.refuse_machine_made(tenant_id, photos, actor)
+        purpose = Purpose.GENERATE
+        before = self._people.read_identity(tenant_id, identity_id, purpose=purpose, actor=actor)
         try:
+            more = self._models.describe(list(photos), dict(choose) if choose else None)
+            try:
+                face = self._joined(before, more)
+            finally:
+                wipe(more)
+        finally:
+            wipe(before)
+        return self._kept(tenant_id, photos, face, form, name, known.person_id, actor)
+
+    def _joined(self, before: Identity, more: Identity) -> Identity:
+        encoder = self._models.faces[1]
+        if before.recogniser != encoder.name or before.crops.shape[1:] != more.crops.shape[1:]:
+            raise InvalidInput(
+                f"This identity was measured by {before.recogniser}, and the service has "
+                f"{encoder.name} now; they cannot be joined. Enrol the person anew."
+            )
+        if encoder.distance(before.embedding, more.embedding) > encoder.same_person_distance:
+            raise DifferentPeople(
+                "These photos show somebody else than the identity they were meant for. Add "
+                "photos of the same person, or enrol the other one by themselves."
+            )
+        most = self._limits.max_photos
+        crops = np.concatenate([before.crops, more.crops])[-most:]
+        embeddings = np.concatenate([before.embeddings, more.embeddings])[-most:]
+        return Identity(
+            crops=crops,
+            embeddings=embeddings,
+            embedding=fuse_embeddings(embeddings),
+            recogniser=encoder.name,
+            reports=(*before.reports, *more.reports)[-most:],
+            fingerprint=fingerprint(crops),
+        )
+
+    def _kept(
+        self,
+        tenant_id: str,
+        photos: Sequence[bytes],
+        face: Identity,
+        form: ConsentForm,
+        name: str,
+        person_id: str | None,
+        actor: str,
+    ) -> Enrolled:
+        """Store a face with its consent, or nothing of either."""
+        owner, identity_id = person_id, None
+        try:
+            accepted = self._admission.judge(tenant_id, photos, face, actor)
+            owner = owner or self._people.add_person(tenant_id)
             identity_id = self._people.add_identity(tenant_id, owner, name).id
+            if accepted.needs_review:
+                self._standings.hold(tenant_id, identity_id)
             self._consents.give(tenant_id, identity_id, form)
             if Purpose.KEEP_PHOTOS in form.purposes:
                 for photo in photos:
@@ -99,9 +194,9 @@ class Enrolment:
             licence = self._models.faces[1].licence
             revision = self._models.info.model_revision
             facts = self._people.enrol(tenant_id, identity_id, face, revision, licence, actor)
-            return Enrolled(facts, face.reports)
+            return Enrolled(facts, face.reports, self._standings.of(tenant_id, identity_id))
         except BaseException:
-            if person_id is None:
+            if person_id is None and owner is not None:
                 self._eraser.erase_person(tenant_id, owner)
             elif identity_id is not None:
                 self._eraser.erase_identity(tenant_id, identity_id)

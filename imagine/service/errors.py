@@ -24,12 +24,15 @@ from imagine.errors import (
     Cancelled,
     CheckMissing,
     ConsentMissing,
+    ConsentTokenInvalid,
+    ConsentTokenUsed,
     CorruptWeights,
     DatabaseUnusable,
     DataKeyDestroyed,
     DeadlineExceeded,
     DifferentPeople,
     EnrolmentRefused,
+    ForgedRequest,
     GenerationFailed,
     IdempotencyConflict,
     ImagineError,
@@ -48,11 +51,18 @@ from imagine.errors import (
     PoorPhoto,
     PromptBlocked,
     RateLimited,
+    ReviewPending,
+    ReviewRefused,
+    ServiceUnreachable,
     SeveralFaces,
+    SignInRefused,
     StorageError,
     UnknownName,
     UnreadablePhoto,
+    UnsafeAddress,
     UnusableArchive,
+    WebhookInvalid,
+    WebhookReplayed,
 )
 
 logger = logging.getLogger(__name__)
@@ -152,9 +162,19 @@ _KINDS: tuple[tuple[type[ImagineError], _Kind], ...] = (
     (PoorPhoto, _Kind(422, "poor_photo", "Photo not good enough")),
     (DifferentPeople, _Kind(422, "different_people", "Photos of different people")),
     (IdempotencyConflict, _Kind(422, "idempotency_conflict", "Idempotency key used before")),
+    (ConsentTokenUsed, _Kind(422, "consent_token_used", "Consent token used before")),
+    (ConsentTokenInvalid, _Kind(422, "consent_token_invalid", "Consent token not good")),
+    (UnsafeAddress, _Kind(422, "unsafe_address", "Address not allowed")),
+    (WebhookReplayed, _Kind(422, "webhook_replayed", "Webhook came before")),
+    (WebhookInvalid, _Kind(422, "webhook_invalid", "Webhook not good")),
     (UnusableArchive, _Kind(422, "unusable_archive", "Unusable archive")),
     (InvalidInput, _Kind(422, "invalid_input", "Invalid input")),
     (ConsentMissing, _Kind(403, "consent_missing", "No consent", "permission_error")),
+    (
+        ForgedRequest,
+        _Kind(403, "request_forged", "Not asked by a page of ours", "permission_error"),
+    ),
+    (SignInRefused, _Kind(401, "sign_in_refused", "Sign-in refused", "authentication_error")),
     (KeyRefused, _Kind(401, "key_refused", "API key refused", "authentication_error")),
     (
         PromptBlocked,
@@ -164,6 +184,11 @@ _KINDS: tuple[tuple[type[ImagineError], _Kind], ...] = (
     (
         PictureWithheld,
         _Kind(403, "picture_withheld", "Picture withheld", "image_generation_user_error"),
+    ),
+    (ReviewRefused, _Kind(403, "review_refused", "Not by this reviewer", "permission_error")),
+    (
+        ReviewPending,
+        _Kind(403, "review_pending", "Waits for a reviewer", "permission_error"),
     ),
     (RateLimited, _Kind(429, "rate_limit_exceeded", "Too many requests", "requests")),
     (Busy, _Kind(503, "busy", "Too much work waits", "server_error")),
@@ -187,6 +212,10 @@ _KINDS: tuple[tuple[type[ImagineError], _Kind], ...] = (
     (PolicyTampered, _Kind(503, "check_missing", "Safety check missing", "server_error", True)),
     (LicenceRefused, _Kind(503, "model_missing", "Model missing", "server_error", True)),
     (MissingExtra, _Kind(503, "model_missing", "Model missing", "server_error", True)),
+    (
+        ServiceUnreachable,
+        _Kind(503, "sign_in_unavailable", "Sign-in unavailable", "server_error", True),
+    ),
     (NotMarked, _Kind(500, "not_marked", "Picture not marked", "server_error", True)),
 )
 _UNKNOWN = _Kind(500, "internal_error", "Internal error", "server_error", True)
@@ -224,6 +253,8 @@ def problem_of(error: Exception) -> Problem:
                 title="Not allowed with this key",
                 error_type="permission_error",
             )
+        case ForgedRequest():
+            return problem
         case KeyRefused():
             return replace(problem, headers={"WWW-Authenticate": "Bearer"})
         case Busy():
@@ -234,8 +265,11 @@ def problem_of(error: Exception) -> Problem:
             return replace(problem, param="prompt", facts={"moderation_details": moderation})
         case EnrolmentRefused() if error.code:
             return replace(problem, param="photos", facts={"reason": error.code})
+        case ReviewRefused():
+            status = 409 if error.code == "already_decided" else 403
+            return replace(problem, status=status, facts={"reason": error.code})
         case JobStillRunning():
-            return replace(problem, facts={"generation_id": error.job_id})
+            return replace(problem, facts={"generation_id": error.job_id} if error.job_id else {})
         case BadParameter():
             return replace(problem, param=error.param)
     return problem

@@ -100,6 +100,15 @@ class Feeds:
                 return []
             return [event for place, event in sorted_by_place(feed.events) if place > seen]
 
+    def watched(self) -> list[tuple[str, str]]:
+        """Tenant and id of every job that somebody watches and that has not ended here."""
+        with self._lock:
+            return [
+                key
+                for key, feed in self._feeds.items()
+                if feed.listeners and not any(event.is_last for _, event in feed.events.values())
+            ]
+
     def forget_identity(self, tenant_id: str, identity_id: str) -> int:
         """Drop everything about an identity; says how many feeds there were."""
         with self._lock:
@@ -146,8 +155,9 @@ class Feeds:
         if feed is None:
             feed = self._feeds[key] = _Feed(None)
         self._feeds.move_to_end(key)
-        while len(self._feeds) > MAX_FEEDS:
-            self._feeds.popitem(last=False)
+        for old in list(self._feeds)[: max(0, len(self._feeds) - MAX_FEEDS)]:
+            if not self._feeds[old].listeners:  # somebody waits there
+                del self._feeds[old]
         return feed
 
 

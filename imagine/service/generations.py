@@ -11,10 +11,22 @@ from datetime import timedelta
 
 from starlette.concurrency import run_in_threadpool
 
+from imagine.backends import BackendInfo
+from imagine.backends.base import refuse_two
 from imagine.core import REDRAWS
-from imagine.errors import Busy, InvalidInput, NotStored, PromptBlocked
+from imagine.engine.limits import check_interval
+from imagine.errors import (
+    Busy,
+    ConsentMissing,
+    InvalidInput,
+    NotStored,
+    PromptBlocked,
+    StorageError,
+)
 from imagine.pipeline import Wish
 from imagine.safety import allow_prompt
+from imagine.safety.prompt_policy import TextRole
+from imagine.service.admission import Admission
 from imagine.service.auth import Caller
 from imagine.service.errors import BadParameter
 from imagine.service.feeds import FeedEvent, Feeds
@@ -28,12 +40,13 @@ from imagine.storage.database import new_id, utc_now
 from imagine.storage.events import RecordEvent
 from imagine.storage.jobs import Job, JobState, JobStore, NewJob
 from imagine.storage.people import ImageFacts, PeopleStore
+from imagine.traits import check_traits
 
 MAX_WAITING_JOBS = 200  # of one tenant; a queue longer than that helps nobody
 _BUSY_SECONDS = 30.0
 _COUNT_SECONDS = 2.0
-_LOOK_SECONDS = 1.0  # until the first look at a job that another process may work on
-_LONGEST_LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 1.0  # between two looks at jobs that other processes may work on
+QUIET_SECONDS = 15.0  # after which whoever watches is told that nothing is new
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +77,7 @@ class Generations:
         worker: Worker,
         feeds: Feeds,
         record_event: RecordEvent,
+        admission: Admission,
     ) -> None:
         self._jobs = jobs
         self._people = people
@@ -73,7 +87,9 @@ class Generations:
         self._worker = worker
         self._feeds = feeds
         self._record_event = record_event
+        self._admission = admission
         self._waiting: dict[str, tuple[float, int]] = {}  # tenant -> when counted, how many
+        self._looking: asyncio.Task[None] | None = None
 
     def submit(
         self,
@@ -81,6 +97,7 @@ class Generations:
         request: GenerationRequest,
         idempotency_key: str | None = None,
         route: str = "generations",
+        one_shot_most: int | None = None,
     ) -> Accepted:
         """Check a wish and put it in the queue.
 
@@ -89,39 +106,58 @@ class Generations:
             request: what for.
             idempotency_key: the caller's name for this request, to send it twice safely.
             route: the same key means another request at another door.
+            one_shot_most: for an identity that lives for one call: how many pictures of all of
+                them the tenant may have a day.
 
         Raises:
             PromptBlocked: policy does not allow the prompt; nothing is kept of it.
             ConsentMissing: the person does not agree to this, or not any more.
             NotStored: this tenant has no such identity.
+            ReviewPending: a reviewer has to look at this identity first.
+            RateLimited: this identity has had its pictures for today.
             Busy: too many jobs wait.
             JobStillRunning, IdempotencyConflict: as `JobStore.submit`.
         """
-        identity = self._people.identity(caller.tenant_id, request.identity)
+        owner = (caller.tenant_id, request.identity)
+        grant = self._consents.grant
+        # The person comes first: to whom they are not known nothing is said of the prompt.
+        refusal: ConsentMissing | None = None
+        try:
+            grant(*owner, Purpose.GENERATE, caller.actor)
+        except ConsentMissing as error:
+            refusal = error
         prompt = self._allowed_prompt(caller, request)
-        self._consents.grant(caller.tenant_id, identity.id, Purpose.GENERATE, caller.actor)
+        if refusal is not None:
+            raise refusal
         self._check_count(request)
         self._check_room(caller.tenant_id)
-        wish = self._wish(request, prompt)
+        self._check_beside(caller, request)
+        wish = self._wish(caller, request, prompt)
         job_id = new_id("job")
-        owner = (caller.tenant_id, identity.id)
-        payload = Payload(wish, request.output_format)
+        payload = Payload(wish, request.output_format, request.beside)
         told = f"{route}\0{request.model_dump_json()}"
         wait = request.timeout_seconds
-        submission = self._jobs.submit(
-            NewJob(
-                tenant_id=caller.tenant_id,
-                batch_key=self._models.name,
-                sealed_payload=self._payloads.seal(*owner, job_id, payload),
-                identity_id=identity.id,
-                deadline_at=None if wait is None else utc_now() + timedelta(seconds=wait),
-                idempotency_key=idempotency_key,
-                body_digest=self._payloads.digest(*owner, told) if idempotency_key else None,
-                id=job_id,
-            )
+        job = NewJob(
+            tenant_id=caller.tenant_id,
+            batch_key=self._models.name,
+            sealed_payload=self._payloads.seal(*owner, job_id, payload),
+            identity_id=request.identity,
+            beside_id=request.beside,
+            deadline_at=None if wait is None else utc_now() + timedelta(seconds=wait),
+            idempotency_key=idempotency_key,
+            body_digest=self._payloads.digest(*owner, told) if idempotency_key else None,
+            id=job_id,
         )
-        self._worker.wake()
+        give_back = self._admission.take_pictures(*owner, request.n, one_shot_most)
+        try:
+            submission = self._jobs.submit(job)
+        except BaseException:
+            give_back()
+            raise
         repeat = submission.is_repeat
+        if repeat:
+            give_back()
+        self._worker.wake()
         return Accepted(submission.job, None if repeat else wish.seed, repeat)
 
     def get(self, tenant_id: str, job_id: str) -> Job:
@@ -161,36 +197,56 @@ class Generations:
             self._feeds.publish(tenant_id, job_id, "ended", {"status": job.state.value})
         return job
 
-    async def news(self, job: Job, last_id: str | None, quiet: int) -> list[FeedEvent]:
+    async def news(self, job: Job, last_id: str | None) -> list[FeedEvent]:
         """What has happened since an event; an empty list when nothing has, for a while.
 
-        Args:
-            job: which one.
-            last_id: of the last event seen.
-            quiet: how often in a row there was nothing. What this process does is told at once;
-                for the rest the database is asked, less often the longer nothing happens.
+        What this process does is told at once; of jobs of other processes the database is asked
+        now and then, for all who watch any together.
         """
-        wait = min(_LOOK_SECONDS * 1.5**quiet, _LONGEST_LOOK_SECONDS)
-        return await self._feeds.changed(job.tenant_id, job.id, last_id, wait)
+        looking = self._looking
+        if (
+            looking is None
+            or looking.done()
+            or looking.get_loop() is not asyncio.get_running_loop()
+        ):
+            self._looking = asyncio.create_task(self._look_for_ends())
+        return await self._feeds.changed(job.tenant_id, job.id, last_id, QUIET_SECONDS)
+
+    async def _look_for_ends(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            watched = self._feeds.watched()
+            if not watched:
+                return  # whoever watches next begins anew
+            try:
+                ended = await run_in_threadpool(self._jobs.ended_among, watched)
+            except StorageError:
+                continue  # the next look may go better
+            for (tenant_id, job_id), state in ended.items():
+                self._feeds.publish(tenant_id, job_id, "ended", {"status": state.value})
 
     async def ended(self, job: Job, timeout_seconds: float) -> Job:
         """The job when it has ended, or as it is when the time is over."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + timeout_seconds
         last_id: str | None = None
-        quiet = 0
         while not job.has_ended and (left := give_up - loop.time()) > 0:
             try:
-                events = await asyncio.wait_for(self.news(job, last_id, quiet), left)
+                events = await asyncio.wait_for(self.news(job, last_id), left)
             except TimeoutError:
                 events = []
             last_id = events[-1].id if events else last_id
-            quiet = 0 if events else quiet + 1
             if not events or events[-1].is_last:
                 job = await run_in_threadpool(self.get, job.tenant_id, job.id)
         return job
 
-    def check_prompt(self, caller: Caller, prompt: str, identity_id: str | None = None) -> str:
+    def check_prompt(
+        self,
+        caller: Caller,
+        prompt: str,
+        identity_id: str | None = None,
+        role: TextRole = "prompt",
+    ) -> str:
         """The prompt, cleaned, if policy allows it; a refusal is recorded without its words.
 
         Raises:
@@ -198,7 +254,7 @@ class Generations:
             BadParameter: empty or too long.
         """
         try:
-            return allow_prompt(prompt, self._models.settings)
+            return allow_prompt(prompt, self._models.settings, role)
         except PromptBlocked as error:
             details = {
                 "category": error.category or "unknown",
@@ -242,7 +298,29 @@ class Generations:
                 _BUSY_SECONDS,
             )
 
-    def _wish(self, request: GenerationRequest, prompt: str) -> Wish:
+    def _interval(self, request: GenerationRequest, info: BackendInfo) -> tuple[float, float]:
+        if request.guidance_interval is None:
+            return info.default_guidance_interval
+        chosen = (float(request.guidance_interval[0]), float(request.guidance_interval[1]))
+        try:
+            check_interval(chosen)
+        except InvalidInput as error:
+            raise BadParameter("guidance_interval", str(error)) from error
+        return chosen
+
+    def _check_beside(self, caller: Caller, request: GenerationRequest) -> None:
+        """Whoever stands beside agrees for themselves, and is somebody else."""
+        if request.beside is None:
+            return
+        if request.beside == request.identity:
+            raise BadParameter("beside", "Nobody stands beside themselves. Name somebody else.")
+        self._consents.grant(caller.tenant_id, request.beside, Purpose.GENERATE, caller.actor)
+        try:
+            refuse_two(self._models.info)
+        except InvalidInput as error:
+            raise BadParameter("beside", str(error)) from error
+
+    def _wish(self, caller: Caller, request: GenerationRequest, prompt: str) -> Wish:
         info = self._models.info
         return Wish(
             prompt=prompt,
@@ -250,8 +328,28 @@ class Generations:
             count=request.n,
             num_inference_steps=request.num_inference_steps or info.default_steps,
             guidance_scale=float(request.guidance_scale or info.default_guidance_scale),
-            guidance_interval=info.default_guidance_interval,
+            guidance_interval=self._interval(request, info),
             likeness=request.likeness,
             best_of=request.best_of,
-            redraws=REDRAWS,
+            record=self._record_of(caller, request),
+            redraws=0 if request.record else REDRAWS,  # a replay is that very picture
+            keep=tuple(request.keep),
+            change=self._changes(request),
         )
+
+    def _changes(self, request: GenerationRequest) -> dict[str, str]:
+        try:
+            return check_traits(request.keep, request.change)
+        except InvalidInput as error:
+            raise BadParameter("change" if request.change else "keep", str(error)) from error
+
+    def _record_of(self, caller: Caller, request: GenerationRequest) -> int:
+        """The audit entry a replay leads to, if it is that of a picture of this very person."""
+        mine = (caller.tenant_id, request.identity, request.record)
+        if request.record and not self._people.has_record(*mine):
+            raise BadParameter(
+                "record",
+                f"No picture of this person leads to record {request.record}. Leave it out: the "
+                "new picture gets a record of its own.",
+            )
+        return request.record

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from imagine.api import Imagine
+import numpy as np
+from PIL import Image
+
+from imagine.api import Guard, Imagine
 from imagine.backends import BackendInfo
-from imagine.core import Identity, ImageArray, PhotoReport, Recipe
+from imagine.core import CROP_SIZE, Face, Identity, ImageArray, PhotoReport, Recipe
 from imagine.engine import Engine, Limits, Priority
 from imagine.errors import Busy
-from imagine.identity import build_identity, check_photos
+from imagine.identity import build_identity
+from imagine.identity.align import TEMPLATE
 from imagine.identity.base import FaceDetector, FaceEncoder
+from imagine.identity.quality import head_pose
 from imagine.pipeline import Tools
 from imagine.provenance import MarkedImage
+from imagine.safety.enrolment import FrameMeasure, Origin
+from imagine.safety.output_checks import shipped_networks
 from imagine.service.settings import ServiceSettings
 from imagine.settings import Settings
 
 Mark = Callable[[ImageArray, Recipe], MarkedImage]
 FACES_AT_ONCE = 2  # photos are judged on the processor, which others need as well
 FACES_WAIT_SECONDS = 60.0
+# The face of an aligned crop; nobody asks for its mouth, so the eyes stand in for that.
+_CROPPED = Face(
+    (0.0, 0.0, float(CROP_SIZE), float(CROP_SIZE)),
+    np.vstack([TEMPLATE, TEMPLATE[:2]]).astype(np.float32) * np.float32(CROP_SIZE),
+    1.0,
+)
+_FRAME_SIDE = 640  # pixels; camera frames are shrunk to that before faces are looked for
 
 
 class LoadedModels:
@@ -50,11 +65,12 @@ class LoadedModels:
         self._engine: Engine | None = None
         self._mark: Mark | None = None
         self._faces: tuple[FaceDetector, FaceEncoder] | None = None
+        self._is_checked = False
 
     @property
     def is_loaded(self) -> bool:
         """Whether everything has been opened."""
-        return self._engine is not None and self._faces is not None
+        return self._engine is not None and self._faces is not None and self._is_checked
 
     @property
     def name(self) -> str:
@@ -89,12 +105,17 @@ class LoadedModels:
             return self._faces
 
     def load(self) -> None:
-        """Open everything now."""
-        _ = self.engine, self.faces
+        """Open everything now, the output checks as well.
+
+        Raises:
+            CheckMissing: a safety check cannot run here.
+        """
+        _ = self.engine, self.faces, self.tools("local")
 
     def tools(self, tenant_id: str) -> Tools:
         """What the pipeline works with, on the account of a tenant."""
         tools = self._door.tools(self.engine)
+        self._is_checked = True
         mark = self._mark or tools.mark
         return replace(tools, tenant=tenant_id, priority=Priority.INTERACTIVE, mark=mark)
 
@@ -102,8 +123,69 @@ class LoadedModels:
         """Give pictures their marks this way instead of the Python door's."""
         self._mark = mark
 
+    def guard_with(self, guard: Guard) -> None:
+        """Check faces and pictures with this list and tell this log, not the Python door's."""
+        self._door.guard_with(guard)
+
+    def origin(self, photo: bytes) -> Origin:
+        """Whether a photo says that a machine made it."""
+        return self._door.origin(photo)
+
+    def apparent_ages(self, face: Identity) -> list[float]:
+        """How old the face on each photo looks, in years; kept nowhere.
+
+        Estimated on the aligned crops: 1 to 4 years from what the whole photos of the sample
+        people give, and no face has to be found a second time.
+
+        Raises:
+            CheckMissing: the age network is not installed.
+        """
+        _, estimate = shipped_networks()
+        return [age for crop in face.crops for age in estimate(crop, [_CROPPED])]
+
+    def measure_frame(self, image: ImageArray, ahead_degrees: float) -> FrameMeasure:
+        """What a camera check wants to know of a frame; straight faces alone are described."""
+        detector, encoder = self.faces
+        shrunk = Image.fromarray(image)
+        shrunk.thumbnail((_FRAME_SIDE, _FRAME_SIDE))
+        small = np.asarray(shrunk)
+        faces = detector.detect(small)
+        if len(faces) != 1:
+            return FrameMeasure(len(faces), 0.0, None)
+        yaw, _, _ = head_pose(faces[0].landmarks)
+        is_straight = abs(yaw) <= ahead_degrees
+        return FrameMeasure(1, yaw, encoder.embed(small, faces[0]) if is_straight else None)
+
+    def judging_faces(self) -> AbstractContextManager[None]:
+        """One of the few places for looking at faces.
+
+        Raises:
+            Busy: too many photos are being judged already.
+        """
+        return _Turn(self._judging)
+
+    @property
+    def embedding_size(self) -> int:
+        """How many numbers a face vector of the recogniser has."""
+        grey = np.full((CROP_SIZE, CROP_SIZE, 3), 128, np.uint8)
+        return int(self.faces[1].embed(grey, _CROPPED).shape[0])
+
     def make_identity(self, photos: list[bytes], choose: dict[int, int] | None) -> Identity:
-        """One person out of photos. Arguments and errors as `imagine.identity.build_identity`.
+        """One person out of photos, if they may be made known.
+
+        Arguments and errors as `Imagine.identity`.
+
+        Raises:
+            EnrolmentRefused: a machine made a photo, or the person asked never to be shown.
+            Busy: too many photos are being judged already.
+        """
+        with _Turn(self._judging):
+            return self._door.identity(photos, choose).identity
+
+    def describe(self, photos: list[bytes], choose: dict[int, int] | None) -> Identity:
+        """One person out of photos; whether they may be made known is the caller's question.
+
+        Arguments and errors as `imagine.identity.build_identity`.
 
         Raises:
             Busy: too many photos are being judged already.
@@ -116,9 +198,8 @@ class LoadedModels:
         self, photos: list[bytes], choose: dict[int, int] | None
     ) -> tuple[PhotoReport, ...]:
         """What we think of photos; nothing is kept. Errors as `make_identity`."""
-        detector, encoder = self.faces
         with _Turn(self._judging):
-            return check_photos(photos, detector, encoder, self.settings, choose)
+            return self._door.check(photos, choose)
 
     def close(self) -> None:
         """End the engine; what it was drawing is cancelled."""

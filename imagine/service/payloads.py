@@ -26,10 +26,12 @@ class Payload:
     Attributes:
         wish: complete, with its seed, so that a second attempt draws the same pictures.
         output_format: "png", "jpeg" or "webp".
+        beside: identity of somebody who stands to the right, if anybody does.
     """
 
     wish: Wish = field(repr=False)
     output_format: str
+    beside: str | None = None
 
 
 class PayloadSealer:
@@ -41,7 +43,7 @@ class PayloadSealer:
 
     def seal(self, tenant_id: str, identity_id: str, job_id: str, payload: Payload) -> bytes:
         """Encrypt for one job."""
-        text = json.dumps({"wish": asdict(payload.wish), "output_format": payload.output_format})
+        text = json.dumps(asdict(payload))
         return self._vault.seal(tenant_id, identity_id, f"{job_id}/payload", text.encode())
 
     def open(self, job: Job) -> Payload:
@@ -54,7 +56,7 @@ class PayloadSealer:
         assert job.identity_id is not None and job.sealed_payload is not None
         grant = self._consents.grant(job.tenant_id, job.identity_id, Purpose.GENERATE, "worker")
         facts = json.loads(self._vault.open(grant, f"{job.id}/payload", job.sealed_payload))
-        return Payload(Wish(**facts["wish"]), facts["output_format"])
+        return Payload(Wish(**facts["wish"]), facts["output_format"], facts.get("beside"))
 
     def digest(self, tenant_id: str, identity_id: str, request: str) -> str:
         """Keyed digest of a request, to tell a repeat from another one; hex of 32 bytes."""

@@ -10,17 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from imagine.backends import BackendInfo
 from imagine.core import PhotoReport
 from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS
+from imagine.engine.limits import SEED_LIMIT as SEED_LIMIT
 from imagine.storage.consent import Consent
 from imagine.storage.jobs import Job
 from imagine.storage.people import IdentityFacts, ImageFacts
+from imagine.storage.verified import Standing
+from imagine.traits import TRAITS
 
-SEED_LIMIT = 2**63
 ID_PATTERN = "^[A-Za-z0-9_-]{1,64}$"
 MAX_BEST_OF = 16
 OutputFormat = Literal["png", "jpeg", "webp"]
 Tick = Literal["generate", "keep_photos", "review", "improve"]  # as `consent.TICKS`
 Thing = TypeVar("Thing")
 
+MAX_RECORD = 2**53
+Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT - 1)]
 
 
@@ -51,6 +55,28 @@ class GenerationRequest(Strict):
     )
     style: str | None = Field(default=None, max_length=64, description="An id of /v1/styles.")
     output_format: OutputFormat = "png"
+    guidance_interval: list[Share] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="From and up to which share of the steps guidance works.",
+    )
+    record: int = Field(
+        default=0, ge=0, le=MAX_RECORD, description="Of the picture that is made again."
+    )
+    keep: list[str] = Field(
+        default=[], max_length=len(TRAITS), description="Traits as on the selfies, e.g. glasses."
+    )
+    change: dict[str, str] = Field(
+        default={},
+        max_length=len(TRAITS),
+        description="Traits as they are wished for: {'glasses': 'none'}.",
+    )
+    beside: str | None = Field(
+        default=None,
+        pattern=ID_PATTERN,
+        description="Id of a second person, to the right; they must have consented as well.",
+    )
     timeout_seconds: float | None = Field(
         default=None, gt=0, le=86_400, description="If it has not begun by then, it fails."
     )
@@ -88,6 +114,34 @@ class ConsentRequest(Strict):
     locale: str = Field(default="en", max_length=35)
     method: str = Field(default="api", max_length=64)
     days: int = Field(default=365, ge=1, le=1095)
+    token: str | None = Field(
+        default=None, max_length=200, description="Of the form that was shown; see consent_tokens."
+    )
+
+
+class ConsentTokenRequest(Strict):
+    """A form of consent that is about to be shown."""
+
+    text: str = Field(min_length=1, max_length=50_000, description="The text that will be shown.")
+
+
+class ConsentTokenOut(BaseModel):
+    """Send `token` along with the consent; it is told here and never again."""
+
+    object: Literal["consent_token"] = "consent_token"
+    token: str = Field(repr=False)
+    text_sha256: str
+    expires_at: datetime
+
+
+class PersonOut(BaseModel):
+    """Somebody known here, and every version of their identity, newest first."""
+
+    object: Literal["person"] = "person"
+    id: str
+    identity: str = Field(description="The newest one.")
+    identities: list[str]
+    created_at: datetime
 
 
 class PhotoReportOut(BaseModel):
@@ -128,11 +182,17 @@ class IdentityOut(BaseModel):
     created_at: datetime
     last_used_at: datetime
     expires_at: datetime | None
+    verification: Literal["verified", "unverified"] = "unverified"
+    waits_for_review: bool = False
     photos: list[PhotoReportOut] | None = None
 
     @classmethod
     def of(
-        cls, facts: IdentityFacts, name: str, reports: tuple[PhotoReport, ...] | None = None
+        cls,
+        facts: IdentityFacts,
+        name: str,
+        standing: Standing,
+        reports: tuple[PhotoReport, ...] | None = None,
     ) -> IdentityOut:
         """As it is told."""
         return cls(
@@ -147,6 +207,8 @@ class IdentityOut(BaseModel):
             created_at=facts.created_at,
             last_used_at=facts.last_used_at,
             expires_at=facts.expires_at,
+            verification="verified" if standing.is_verified else "unverified",
+            waits_for_review=standing.waits_for_review,
             photos=None if reports is None else [PhotoReportOut.of(report) for report in reports],
         )
 
@@ -213,6 +275,14 @@ class LikenessOut(BaseModel):
     words: str
 
 
+class PairOut(BaseModel):
+    """How much a picture of two people looks like each, and whether they were mixed."""
+
+    left: LikenessOut
+    right: LikenessOut
+    blending: float | None
+
+
 class ImageUrls(BaseModel):
     """Where the parts of a picture are."""
 
@@ -238,6 +308,8 @@ class ImageOut(BaseModel):
     likeness: LikenessOut | None = None
     prompt_fit: float | None = None
     why: str | None = None
+    pair: PairOut | None = Field(default=None, description="Of a picture of two people.")
+    notes: list[str] = []
     urls: ImageUrls
 
     @classmethod
@@ -258,6 +330,8 @@ class ImageOut(BaseModel):
             likeness=told.get("likeness"),
             prompt_fit=told.get("prompt_fit"),
             why=told.get("why"),
+            pair=told.get("pair"),
+            notes=told.get("notes", []),
             urls=ImageUrls(
                 self=place,
                 content=f"{place}/content",
@@ -283,6 +357,8 @@ class RecipeOut(BaseModel):
     guidance_from: float = 0.0
     guidance_until: float = 1.0
     record: int = 0
+    traits: str = ""
+    beside_fingerprint: str = ""
 
 
 class ProvenanceOut(BaseModel):

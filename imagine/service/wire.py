@@ -11,21 +11,24 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypedDict
 
 import httpx2
 import numpy as np
 from PIL import Image
 
 from imagine.backends import BackendInfo
-from imagine.core import ImageArray, LikenessVerdict, PhotoReport, PhotoVerdict, Recipe
+from imagine.core import ImageArray, LikenessVerdict, PairVerdict, PhotoReport, PhotoVerdict, Recipe
 from imagine.errors import (
     Busy,
     Cancelled,
     ConsentMissing,
+    ConsentTokenInvalid,
+    ConsentTokenUsed,
     DeadlineExceeded,
     DifferentPeople,
     EnrolmentRefused,
+    ForgedRequest,
     GenerationFailed,
     IdempotencyConflict,
     ImagineError,
@@ -43,14 +46,17 @@ from imagine.errors import (
     RateLimited,
     ServiceUnreachable,
     SeveralFaces,
+    SignInRefused,
     UnknownName,
     UnreadablePhoto,
+    UnsafeAddress,
 )
 from imagine.identity import PhotoSource
 from imagine.identity.photos import photo_name
 from imagine.pipeline import Progress
 from imagine.provenance import refuse_unwritable
 from imagine.storage.consent import ConsentForm
+from imagine.traits import parse_traits
 
 DEFAULT_URL = "http://127.0.0.1:8765"
 MAX_RETRIES = 2
@@ -69,6 +75,11 @@ _PLAIN: dict[str, type[ImagineError]] = {
     "bad_request": InvalidInput,
     "body_too_large": InvalidInput,
     "consent_missing": ConsentMissing,
+    "consent_token_used": ConsentTokenUsed,
+    "consent_token_invalid": ConsentTokenInvalid,
+    "unsafe_address": UnsafeAddress,
+    "sign_in_refused": SignInRefused,
+    "request_forged": ForgedRequest,
     "key_refused": KeyRefused,
     "moderation_blocked": PromptBlocked,
     "picture_withheld": PictureWithheld,
@@ -113,6 +124,8 @@ class RemoteImage:
         prompt_fit: how well it shows the prompt, 0 to 1; None when the backend cannot say.
         recipe: all that `replay` needs, besides the person.
         why: why this candidate was kept, in words.
+        pair: of a picture of two people, how much it looks like each.
+        notes: what was read from the selfies for traits to keep, in words.
     """
 
     id: str
@@ -125,6 +138,8 @@ class RemoteImage:
     prompt_fit: float | None
     recipe: Recipe = field(repr=False)
     why: str
+    pair: PairVerdict | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def array(self) -> ImageArray:
@@ -218,10 +233,85 @@ class EventReader:
             yield ServerEvent(told.get("event", ""), told.get("id"), json.loads(told["data"]))
 
 
-def wish_body(identity_id: str, prompt: str, wish: Mapping[str, object]) -> dict[str, object]:
-    """The JSON of a wish; what was not given is left to the service."""
-    given = {name: value for name, value in wish.items() if value is not None}
-    return {"prompt": prompt, "identity": identity_id, **given}
+class Named(Protocol):
+    """Somebody known to the service."""
+
+    id: str
+
+
+class RemoteWish(TypedDict, total=False):
+    """What `generate` takes besides prompt and person; what is not given is left to the service.
+
+    The first ten are those of `Imagine.generate`. `beside` may be an id; `style` is an id of
+    /v1/styles; `record` that of a picture that is made again.
+    """
+
+    n: int
+    seed: int | None
+    likeness: float
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    guidance_interval: tuple[float, float] | None
+    best_of: int
+    keep: Sequence[str]
+    change: Mapping[str, str] | None
+    beside: Named | str | None
+    style: str | None
+    output_format: str
+    record: int
+    timeout_seconds: float | None
+
+
+# JSON knows neither tuples nor other mappings.
+_AS_JSON: dict[str, Callable[[Any], object]] = {
+    "keep": list,
+    "guidance_interval": list,
+    "change": dict,
+}
+
+
+def wish_body(identity: Named | str, prompt: str, wish: RemoteWish) -> dict[str, object]:
+    """The JSON of a wish.
+
+    Raises:
+        TypeError: a name that no wish has, as Python says it of a function.
+    """
+    unknown = wish.keys() - RemoteWish.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"generate() got an unexpected keyword argument {min(unknown)!r}")
+    given: dict[str, object] = {name: value for name, value in wish.items() if value is not None}
+    if "beside" in given:
+        given["beside"] = id_of(wish["beside"])
+    for name, as_json in _AS_JSON.items():
+        if name in given:
+            given[name] = as_json(given[name])
+    return {"prompt": prompt, "identity": id_of(identity), **given}
+
+
+def replay_wish(recipe: Recipe, beside: Named | str | None) -> RemoteWish:
+    """The wish that makes the picture of a recipe again.
+
+    Raises:
+        InvalidInput: two people are on it and one is given, or the other way round.
+    """
+    if bool(recipe.beside_fingerprint) != (beside is not None):
+        wanted = "two people" if recipe.beside_fingerprint else "one person"
+        raise InvalidInput(f"This picture shows {wanted}; give `beside` just as it was made.")
+    return RemoteWish(
+        seed=recipe.seed,
+        likeness=recipe.likeness,
+        num_inference_steps=recipe.num_inference_steps,
+        guidance_scale=recipe.guidance_scale,
+        guidance_interval=(recipe.guidance_from, recipe.guidance_until),
+        record=recipe.record,
+        change=parse_traits(recipe.traits),
+        beside=beside,
+    )
+
+
+def id_of(somebody: Named | str | None) -> str | None:
+    """How the service calls somebody."""
+    return somebody if somebody is None or isinstance(somebody, str) else somebody.id
 
 
 def consent_fields(form: ConsentForm) -> dict[str, Any]:
@@ -313,7 +403,16 @@ def image_of(told: Mapping[str, Any], data: bytes, recipe: Mapping[str, Any]) ->
         prompt_fit=told["prompt_fit"],
         recipe=facts,
         why=told["why"],
+        pair=_pair_of(told.get("pair")),
+        notes=tuple(told.get("notes", ())),
     )
+
+
+def _pair_of(told: Mapping[str, Any] | None) -> PairVerdict | None:
+    if told is None:
+        return None
+    left, right = (LikenessVerdict(**told[side]) for side in ("left", "right"))
+    return PairVerdict(left, right, told["blending"])
 
 
 def check_ended_well(generation: Mapping[str, Any]) -> None:

@@ -35,11 +35,12 @@ from imagine.errors import (
     StorageError,
 )
 from imagine.identity import wipe
-from imagine.pipeline import Audience, Picture, Progress, make_pictures
-from imagine.provenance import mark_image
+from imagine.pipeline import Audience, Candidate, Picture, Progress, make_pictures, recipe_of
+from imagine.provenance import RecipeNote, mark_image
 from imagine.service.errors import problem_of
 from imagine.service.feeds import Feeds
 from imagine.service.loaded_models import LoadedModels
+from imagine.service.oversight import HeldBack, Oversight, looks_of
 from imagine.service.payloads import MEDIA_TYPES, SUFFIXES, Payload, PayloadSealer
 from imagine.storage.consent import Purpose
 from imagine.storage.jobs import Claim, Job, JobError, JobState, JobStore, Lease
@@ -47,6 +48,8 @@ from imagine.storage.people import PeopleStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from imagine.safety import CheckReport
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +67,7 @@ class _Task:
     stop: threading.Event = field(default_factory=threading.Event)
     progress: tuple[int, int] = (0, 0)
     withheld: list[str] = field(default_factory=list)
+    held: list[HeldBack] = field(default_factory=list)
 
 
 class Worker:
@@ -77,6 +81,7 @@ class Worker:
         models: LoadedModels,
         feeds: Feeds,
         concurrent_jobs: int,
+        oversight: Oversight,
     ) -> None:
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._jobs = jobs
@@ -85,12 +90,14 @@ class Worker:
         self._models = models
         self._feeds = feeds
         self._slots = concurrent_jobs
+        self._oversight = oversight
         self._lock = threading.Lock()
         self._active: dict[Lease, _Task] = {}
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._pool: ThreadPoolExecutor | None = None
+        self._swept = -_LOOK_SECONDS  # when lost jobs were looked for
 
     @property
     def is_alive(self) -> bool:
@@ -142,7 +149,10 @@ class Worker:
         if free < 1:
             return False
         try:
-            claims = self._jobs.claim(self.name, self._models.name, free)
+            sweeps = time.monotonic() - self._swept >= _LOOK_SECONDS
+            claims = self._jobs.claim(self.name, self._models.name, free, sweeps)
+            if sweeps:
+                self._swept = time.monotonic()
         except Exception as error:  # whatever it is, the next look may go better
             logger.warning("worker %s cannot claim jobs: %s", self.name, type(error).__name__)
             return False
@@ -211,7 +221,10 @@ class Worker:
         except PromptBlocked as error:
             return self._jobs.block(lease, "prompt", _told(error))
         except PictureWithheld as error:
-            return self._jobs.block(lease, "output", _told(error))
+            state = self._jobs.block(lease, "output", _told(error))
+            if state is not JobState.BLOCKED:  # cancelled meanwhile: nobody will appeal
+                self._discard(job)
+            return state
         except NotMarked as error:
             logger.error("job %s: a picture could not be marked (%s)", job.id, type(error).__name__)
             return self._jobs.block(lease, "output", _told(error))
@@ -235,15 +248,36 @@ class Worker:
         owner = (job.tenant_id, job.identity_id)
         person_id = self._people.identity(*owner).person_id
         face = self._people.read_identity(*owner, purpose=Purpose.GENERATE, actor=_ACTOR)
+        other: Identity | None = None
         try:
-            pictures = self._drawn(task, payload, face)
+            if payload.beside is not None:  # they agree by themselves, or not
+                beside = (job.tenant_id, payload.beside)
+                other = self._people.read_identity(*beside, purpose=Purpose.GENERATE, actor=_ACTOR)
+            try:
+                pictures = self._drawn(task, payload, face, other)
+            except PictureWithheld:
+                # Before the job ends: whoever reads that it was blocked may appeal at once.
+                self._hold_back(task, payload)
+                raise
             if task.stop.is_set():
                 raise Cancelled("Cancelled when the pictures were drawn; nothing was kept.")
             return self._kept(task, payload, pictures, person_id)
         finally:
             wipe(face)
+            if other is not None:
+                wipe(other)
 
-    def _drawn(self, task: _Task, payload: Payload, face: Identity) -> list[Picture]:
+    def _hold_back(self, task: _Task, payload: Payload) -> None:
+        """Keep what may not leave for reviewers, all of it or nothing."""
+        try:
+            self._oversight.hold(task.claim.job, task.held, payload.beside)
+        except BaseException:
+            self._oversight.discard(task.claim.job)
+            raise
+
+    def _drawn(
+        self, task: _Task, payload: Payload, face: Identity, other: Identity | None
+    ) -> list[Picture]:
         job = task.claim.job
         tools = self._models.tools(job.tenant_id)
         count = payload.wish.count
@@ -261,32 +295,38 @@ class Worker:
             if shown is not None:
                 self._feeds.publish(job.tenant_id, job.id, "preview", shown, about=str(number))
 
-        audience = Audience(
-            progress,
-            task.stop.is_set,
-            lambda candidate, report: task.withheld.append(report.words),
-            status,
-        )
-        return make_pictures(payload.wish, face, tools, audience)
+        def withheld(candidate: Candidate, report: CheckReport) -> None:
+            task.withheld.append(report.words)
+            task.held.append(HeldBack(candidate.image, recipe_of(candidate, face, tools), report))
+
+        audience = Audience(progress, task.stop.is_set, withheld, status)
+        return make_pictures(payload.wish, face, tools, audience, other)
 
     def _kept(
         self, task: _Task, payload: Payload, pictures: Sequence[Picture], person_id: str
     ) -> JobState:
         job, lease = task.claim.job, task.claim.lease
         kept: list[dict[str, object]] = []
+        checks: dict[str, CheckReport] = {}
         state: JobState | None = None
         try:
+            self._hold_back(task, payload)
             for picture in pictures:
                 image_id = self._people.add_image(
                     job.tenant_id,
                     person_id,
-                    picture.marked.to_bytes(SUFFIXES[payload.output_format]),
+                    # The recipe is stored beside it, sealed under the person's own key.
+                    picture.marked.to_bytes(SUFFIXES[payload.output_format], RecipeNote.NONE),
                     MEDIA_TYPES[payload.output_format],
                     (picture.marked.pixels.shape[1], picture.marked.pixels.shape[0]),
                     picture.recipe,
                     job.identity_id,
                     job.id,
+                    picture.recipe.record or None,
+                    looks_of(picture.marked.pixels),
+                    payload.beside,
                 )
+                checks[image_id] = picture.checks
                 kept.append(
                     {
                         "id": image_id,
@@ -294,6 +334,8 @@ class Worker:
                         "likeness": asdict(picture.verdict),
                         "prompt_fit": picture.prompt_fit,
                         "why": picture.why,
+                        "pair": None if picture.pair is None else asdict(picture.pair),
+                        "notes": list(picture.notes),
                     }
                 )
             result = {
@@ -302,6 +344,7 @@ class Worker:
                 "images": kept,
                 "withheld": task.withheld,
             }
+            self._oversight.sample(job, checks)
             state = self._jobs.finish(lease, result)
             return state
         finally:
@@ -309,7 +352,8 @@ class Worker:
                 self._discard(job)
 
     def _discard(self, job: Job) -> None:
-        """Delete the pictures of a job that did not succeed."""
+        """Delete the pictures of a job that did not succeed, and what reviewers had of it."""
+        self._oversight.discard(job)
         for facts in self._people.images(job.tenant_id, job_id=job.id):
             self._people.delete_image(job.tenant_id, facts.id)
 

@@ -48,11 +48,17 @@ class NewApiKey:
 
 
 class ApiKeys:
-    """The keys of all tenants. Nothing is cached: a revoked key is refused at its next use."""
+    """The keys of all tenants. Nothing is cached: a revoked key is refused at its next use.
+
+    Attributes:
+        revocations: how many keys were revoked through this object; who remembers keys for a
+            moment looks here.
+    """
 
     def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
         self._database = database
         self._clock = clock
+        self.revocations = 0
 
     def create(
         self,
@@ -109,12 +115,7 @@ class ApiKeys:
         is_right = hmac.compare_digest(known, _hash("-" if parsed is None else parsed[2]))
         if row is None or not is_right:
             raise KeyRefused("This API key is not known here. Check that it was copied whole.")
-        if row.revoked_at is not None:
-            raise KeyRefused(f"API key {row.id} was revoked. Ask for a new one.")
-        if row.expires_at is not None and row.expires_at <= now:
-            raise KeyRefused(
-                f"API key {row.id} expired on {row.expires_at:%Y-%m-%d}. Ask for a new one."
-            )
+        _refuse_ended(row, now)
         if scope not in row.scopes:
             raise KeyRefused(
                 f"API key {row.id} may not {scope!r}; it may {', '.join(row.scopes)}. "
@@ -123,6 +124,19 @@ class ApiKeys:
             )
         if row.last_used_at is None or now - row.last_used_at >= _SEEN_AGAIN:
             self._saw(row, now)
+        return _key(row)
+
+    def still_good(self, tenant_id: str, key_id: str) -> ApiKey:
+        """A key whose secret was checked before, if it has not ended since.
+
+        Raises:
+            KeyRefused: revoked or expired meanwhile, or not of this tenant.
+        """
+        with self._database.reading() as session:
+            row = session.get(ApiKeyRow, (tenant_id, key_id))
+        if row is None:
+            raise KeyRefused("This API key is not known here any more. Ask for a new one.")
+        _refuse_ended(row, self._clock())
         return _key(row)
 
     def revoke(self, tenant_id: str, key_id: str) -> ApiKey:
@@ -137,7 +151,9 @@ class ApiKeys:
                 raise NotStored(f"There is no API key {key_id!r} here.")
             if row.revoked_at is None:
                 row.revoked_at = self._clock()
-            return _key(row)
+            key = _key(row)
+        self.revocations += 1
+        return key
 
     def of_tenant(self, tenant_id: str) -> list[ApiKey]:
         """The keys of a tenant, oldest first, ended ones too."""
@@ -150,6 +166,15 @@ class ApiKeys:
         with self._database.writing() as session:
             session.get_one(ApiKeyRow, (row.tenant_id, row.id)).last_used_at = now
         row.last_used_at = now
+
+
+def _refuse_ended(row: ApiKeyRow, now: datetime) -> None:
+    if row.revoked_at is not None:
+        raise KeyRefused(f"API key {row.id} was revoked. Ask for a new one.")
+    if row.expires_at is not None and row.expires_at <= now:
+        raise KeyRefused(
+            f"API key {row.id} expired on {row.expires_at:%Y-%m-%d}. Ask for a new one."
+        )
 
 
 def _check(label: str, scopes: Collection[str], lifetime: timedelta | None) -> None:

@@ -17,7 +17,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -49,6 +49,7 @@ from imagine.storage.merkle import (
     Frontier,
     consistency_proof,
     inclusion_proof,
+    inclusion_proofs,
     leaf_hash,
     verify_inclusion,
 )
@@ -206,7 +207,8 @@ class AuditLog:
         # Keys may lie far away; nobody else should wait for the head meanwhile.
         key = None if subject is None else self._key_of(tenant_id, subject)
         who = self._actor(tenant_id, actor)
-        with self._session(within) as session:
+
+        def appended(session: Session) -> AuditEntry:
             head = self._lock_head(session)
             facts = {
                 "version": 1,
@@ -219,6 +221,8 @@ class AuditLog:
                 "details": _committed(details, key, head.frontier.size),
             }
             return self._write(session, head, facts)
+
+        return self._database.write(appended) if within is None else appended(within)
 
     def checkpoint(self) -> Checkpoint:
         """The log as it stands now, signed. Keep copies where this machine cannot reach them."""
@@ -257,6 +261,25 @@ class AuditLog:
         path = inclusion_proof(sequence, [leaf_hash(text.encode()) for text in found])
         return EntryProof(AuditEntry(sequence, found[sequence]), path, head.checkpoint)
 
+    def prove_all(self, sequences: Iterable[int]) -> list[EntryProof]:
+        """Prove that entries are in the log, all to one checkpoint; reads all entries once.
+
+        Raises:
+            NotStored: one of them is not there.
+        """
+        wanted = sorted(set(sequences))
+        with _snapshot(self._database) as (head, stored):
+            found = [entry.text for entry in stored]
+        if wanted and (head is None or not 0 <= wanted[0] <= wanted[-1] < len(found)):
+            raise NotStored(f"There is no entry {wanted[-1]}: the log has {len(found)} entries.")
+        if head is None:
+            return []
+        paths = inclusion_proofs(wanted, [leaf_hash(text.encode()) for text in found])
+        return [
+            EntryProof(AuditEntry(sequence, found[sequence]), paths[sequence], head.checkpoint)
+            for sequence in wanted
+        ]
+
     def prove_extends(self, old: Checkpoint) -> tuple[tuple[bytes, ...], Checkpoint]:
         """Prove that the log as it stands begins with all of an older one; reads all entries.
 
@@ -275,14 +298,6 @@ class AuditLog:
     def verify(self, kept: Sequence[Checkpoint] = ()) -> Verification:
         """Check every entry against our own key, its signature and the checkpoints kept."""
         return verify_database(self._database, self._signing_key.public_bytes, kept)
-
-    @contextmanager
-    def _session(self, within: Session | None) -> Iterator[Session]:
-        if within is not None:
-            yield within
-        else:
-            with self._database.writing() as session:
-                yield session
 
     def _lock_head(self, session: Session) -> _Head:
         """Wait for our turn to append and learn where the tree stands; begin it if need be."""

@@ -41,9 +41,10 @@ class Purpose(StrEnum):
     REVIEW = "review"
     IMPROVE = "improve"
     OWN_ACCESS = "own_access"  # the person looks at or exports what is theirs: a right, no tick
+    DECISION = "decision"  # a reviewer looks because somebody asked for a decision: a duty, no tick
 
 
-TICKS = frozenset(Purpose) - {Purpose.OWN_ACCESS}
+TICKS = frozenset(Purpose) - {Purpose.OWN_ACCESS, Purpose.DECISION}
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +286,25 @@ class ConsentBook:
         if row is None or row.state != IdentityState.ERASING:
             raise ConsentMissing(f"Identity {identity_id} is not being erased.")
         return Grant(tenant_id, identity_id, Purpose.OWN_ACCESS)
+
+    def grant_for_decision(self, tenant_id: str, owner_id: str) -> Grant:
+        """Leave for a reviewer to look at what somebody asked them to decide about.
+
+        An appeal or a report of the person, a takedown by whoever is shown, or a case: these are
+        answered without a tick, also after consent was withdrawn. Only `reviews.py` and what it
+        is made of may call this, and writes every look into the audit log.
+
+        Raises:
+            NotStored: the identity, person or notice is being erased.
+        """
+        with self._database.reading() as session:
+            erasing = select(ErasureRow.id).where(
+                ErasureRow.tenant_id == tenant_id,
+                ErasureRow.subject_id == owner_id,
+            )
+            if session.scalars(erasing).first() is not None:
+                raise NotStored("What this was about is being erased. There is nothing to see.")
+        return Grant(tenant_id, owner_id, Purpose.DECISION)
 
     def _granted(self, session: Session, identity: IdentityRow, purpose: Purpose) -> Grant:
         grant = Grant(identity.tenant_id, identity.id, purpose)

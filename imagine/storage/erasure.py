@@ -40,9 +40,20 @@ from imagine.storage.tables import (
 )
 from imagine.storage.vault import Vault
 
-SCRUBBED = ("photos", "images", "consents", "identities", "people")
+SCRUBBED = (
+    "photos",
+    "images",
+    "withheld_pictures",
+    "reviews",
+    "review_decisions",
+    "consents",
+    "identities",
+    "people",
+)
 CERTIFICATE_FORMAT = "imagine deletion certificate 1"
 _COUNTED = re.compile(r"[a-z][a-z_]{0,40}")
+# the last transaction of an erasure, tenant id, "identity" or "person", id of what is gone
+OnErased = Callable[[Session, str, str, str], None]
 ErasableRow = PhotoRow | ImageRow | ConsentRow | IdentityRow | PersonRow
 # tenant id, id of the identity or person -> how much was forgotten; may be called twice
 Forget = Callable[[str, str], int]
@@ -93,6 +104,7 @@ class Eraser:
         cancel_jobs: CancelJobs,
         forget: Mapping[str, Forget],
         clock: Callable[[], datetime] = utc_now,
+        on_erased: OnErased = lambda session, tenant_id, kind, subject_id: None,
     ) -> None:
         """Be ready to erase.
 
@@ -107,6 +119,7 @@ class Eraser:
                 e.g. {"jobs": payloads in the queue, "cached": models' caches in memory}. Called
                 with identities and with people; may be called twice.
             clock: the time, with a zone.
+            on_erased: told once of each erasure, in the transaction that completes it.
 
         Raises:
             InvalidInput: a name in `forget` the audit log would not take.
@@ -122,6 +135,7 @@ class Eraser:
         self._cancel_jobs = cancel_jobs
         self._forget = dict(forget)
         self._clock = clock
+        self._on_erased = on_erased
 
     def erase_identity(
         self,
@@ -312,6 +326,7 @@ class Eraser:
             stored = session.get_one(ErasureRow, (row.tenant_id, row.id), with_for_update=True)
             if stored.certificate is None:
                 stored.certificate, stored.completed_at = certificate, completed_at
+                self._on_erased(session, row.tenant_id, row.subject_kind, row.subject_id)
             return stored.certificate
 
     def _record(

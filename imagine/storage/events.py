@@ -42,7 +42,11 @@ def recorder(log: AuditLog) -> RecordEvent:
         tenant_id: str,
         actor: str,
     ) -> None:
-        who = Person(actor) if actor.startswith("person_") else actor
-        log.append(kind, subject, details, who, tenant_id=tenant_id)
+        log.append(kind, subject, details, acting(actor), tenant_id=tenant_id)
 
     return record
+
+
+def acting(actor: str) -> str | Person:
+    """An actor as the log wants it: people as commitments, programs in clear."""
+    return Person(actor) if actor.startswith("person_") else actor

@@ -9,7 +9,7 @@ is left to the engine; what a payload says is known only to those who hold its k
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -59,6 +59,7 @@ from imagine.storage.tables import Id, Tenanted
 MAX_PAYLOAD_BYTES = 1024 * 1024  # photos and pictures are blobs; a payload names them
 MAX_CLAIM = 256
 _LOOK_AHEAD = 2 * MAX_CLAIM  # of each tenant's line; more than one claim, for several workers
+_ASKED_AT_ONCE = 500  # SQLite takes 999 variables in one statement
 MAX_PRIORITY = 100
 MAX_ATTEMPTS = 1000
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -108,6 +109,7 @@ class JobRow(Tenanted, Base):
     batch_key: Mapped[str] = mapped_column(String(255))
     priority: Mapped[int]
     identity_id: Mapped[str | None] = mapped_column(Id, index=True)
+    beside_id: Mapped[str | None] = mapped_column(Id, index=True)
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     body_digest: Mapped[str | None] = mapped_column(String(64))
     sealed_payload: Mapped[bytes | None] = mapped_column(LargeBinary)
@@ -137,6 +139,7 @@ class NewJob:
         batch_key: jobs of one key may share a batch.
         sealed_payload: the wish, encrypted; at most MAX_PAYLOAD_BYTES.
         identity_id: whose face it uses, if anybody's.
+        beside_id: whose face it uses as well.
         priority: higher goes first among the jobs of the same tenant.
         deadline_at: if it has not begun by then, it fails.
         max_attempts: how often it may be claimed before we give up on it.
@@ -149,6 +152,7 @@ class NewJob:
     batch_key: str
     sealed_payload: bytes = field(repr=False)
     identity_id: str | None = None
+    beside_id: str | None = None
     priority: int = 0
     deadline_at: datetime | None = None
     max_attempts: int = 5
@@ -204,6 +208,21 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedJob:
+    """A job at its end, for those who are told of it."""
+
+    tenant_id: str
+    id: str
+    identity_id: str | None
+    state: JobState
+    stage: str | None
+
+
+# Called in the transaction that ends jobs: what it writes is kept exactly when they end.
+OnEnd = Callable[[Session, Sequence[EndedJob]], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """A job that was asked for; `is_repeat` when the same request had come before."""
 
@@ -251,10 +270,12 @@ class JobStore:
         database: Database,
         clock: Callable[[], datetime] = utc_now,
         lease_duration: timedelta = timedelta(seconds=30),
+        on_end: OnEnd | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._lease_duration = lease_duration
+        self._on_end = on_end
 
     def submit(self, new: NewJob, within: Session | None = None) -> Submission:
         """Accept a job; when this returns (and `within`, if given, commits) it is kept.
@@ -267,14 +288,18 @@ class JobStore:
         """
         _check(new)
         values = _first_values(new, self._clock())
-        with self._writing(within) as session:
+
+        def submitted(session: Session) -> Submission:
             while True:
-                if self._inserted(session, values):
-                    return Submission(self._read(session, new.tenant_id, new.id), is_repeat=False)
+                job = self._inserted(session, values)
+                if job is not None:
+                    return Submission(job, is_repeat=False)
                 earlier = self._same_key(session, new)
                 if earlier is not None:
                     return Submission(earlier, is_repeat=True)
                 # The earlier job was forgotten between the two looks: its key is free again.
+
+        return self._database.write(submitted) if within is None else submitted(within)
 
     def get(self, tenant_id: str, job_id: str) -> Job:
         """One job of a tenant.
@@ -334,6 +359,23 @@ class JobStore:
             found = {JobState(state): count for state, count in session.execute(chosen)}
         return {state: found.get(state, 0) for state in JobState}
 
+    def ended_among(self, jobs: Collection[tuple[str, str]]) -> dict[tuple[str, str], JobState]:
+        """Which of many jobs, each named by tenant and id, have ended or are gone, and how.
+
+        A job that is gone counts as canceled: whoever was shown on it was erased.
+        """
+        found: dict[tuple[str, str], JobState] = {}
+        names = list(jobs)
+        with self._database.reading() as session:
+            for start in range(0, len(names), _ASKED_AT_ONCE):
+                part = names[start : start + _ASKED_AT_ONCE]
+                chosen = select(_JOBS.c.tenant_id, _JOBS.c.id, _JOBS.c.state)
+                wanted = chosen.where(_JOBS.c.id.in_([job_id for _, job_id in part]))
+                for tenant_id, job_id, state in session.execute(wanted):
+                    found[tenant_id, job_id] = JobState(state)
+        told = {name: found.get(name, JobState.CANCELED) for name in names}
+        return {name: state for name, state in told.items() if state in ENDED}
+
     def cancel(self, tenant_id: str, job_id: str, within: Session | None = None) -> Job:
         """Stop a job: at once while it waits, between two steps while it runs.
 
@@ -343,16 +385,18 @@ class JobStore:
             NotStored: this tenant has no such job.
         """
         with self._writing(within) as session:
-            session.execute(_canceling(_is(tenant_id, job_id), self._clock()))
+            self._announce(
+                session, session.execute(_canceling(_is(tenant_id, job_id), self._clock()))
+            )
             return self._read(session, tenant_id, job_id)
 
     def cancel_identity(
         self, tenant_id: str, identity_id: str, within: Session | None = None
     ) -> int:
         """Stop every job that uses an identity; says how many were not yet at their end."""
-        of_identity = and_(_JOBS.c.tenant_id == tenant_id, _JOBS.c.identity_id == identity_id)
+        of_identity = _uses(tenant_id, identity_id)
         with self._writing(within) as session:
-            return len(session.execute(_canceling(of_identity, self._clock())).all())
+            return self._announce(session, session.execute(_canceling(of_identity, self._clock())))
 
     def forget_identity(
         self, tenant_id: str, identity_id: str, within: Session | None = None
@@ -361,10 +405,16 @@ class JobStore:
 
         A worker in the middle of one finds its lease lost, and throws away what it made.
         """
-        of_identity = and_(_JOBS.c.tenant_id == tenant_id, _JOBS.c.identity_id == identity_id)
+        of_identity = _uses(tenant_id, identity_id)
         gone = delete(_JOBS).where(_among(_locked(of_identity))).returning(_JOBS.c.id)
         with self._writing(within) as session:
             return len(session.execute(gone).all())
+
+    def beside(self, tenant_id: str, identity_id: str) -> list[Job]:
+        """The jobs that show an identity beside somebody else."""
+        mine = and_(_JOBS.c.tenant_id == tenant_id, _JOBS.c.beside_id == identity_id)
+        with self._database.reading() as session:
+            return [_job(row) for row in session.execute(select(_JOBS).where(mine))]
 
     def forget_ended_before(self, moment: datetime) -> int:
         """Remove the jobs that ended before a moment; says how many."""
@@ -373,7 +423,13 @@ class JobStore:
         with self._writing(None) as session:
             return len(session.execute(gone).all())
 
-    def claim(self, worker: str, batch_key: str | None = None, limit: int = 1) -> list[Claim]:
+    def claim(
+        self,
+        worker: str,
+        batch_key: str | None = None,
+        limit: int = 1,
+        sweeps: bool = True,
+    ) -> list[Claim]:
         """Take up to `limit` jobs that may share a batch; first put lost ones back (`sweep`).
 
         Tenants take turns: the next job is one of the tenant with the fewest running and taken.
@@ -383,6 +439,7 @@ class JobStore:
             worker: name of this worker, unique among those alive.
             batch_key: only jobs of this key; None means the key of whoever is next in turn.
             limit: at most so many, 1 to MAX_CLAIM.
+            sweeps: False leaves lost jobs alone, for whoever claims many times a second.
 
         Returns:
             The claims; empty when nothing waits, or when other workers were faster.
@@ -397,7 +454,8 @@ class JobStore:
             )
         now = self._clock()
         with self._writing(None) as session:
-            _sweep(session, now)
+            if sweeps:
+                self._sweep(session, now)
             until = now + self._lease_duration
             rows = session.execute(_claiming(worker, batch_key, limit, now, until)).all()
         in_order = sorted(rows, key=lambda row: (-row.priority, row.created_at, row.id))
@@ -505,7 +563,7 @@ class JobStore:
         hand calls it now and then.
         """
         with self._writing(None) as session:
-            return _sweep(session, self._clock())
+            return self._sweep(session, self._clock())
 
     def _end(
         self,
@@ -533,24 +591,48 @@ class JobStore:
     def _change(
         self, lease: Lease, values: Mapping[str, object], within: Session | None
     ) -> JobState:
-        changed = update(_JOBS).where(_holds(lease)).values(values).returning(_JOBS.c.state)
+        changed = update(_JOBS).where(_holds(lease)).values(values).returning(*_END)
         with self._writing(within) as session:
-            state = session.scalar(changed)
-            if state is None:
+            row = session.execute(changed).one_or_none()
+            if row is None:
                 raise LeaseLost(
                     f"Worker {lease.worker!r} does not hold job {lease.job_id} any more (claim "
                     f"{lease.fence}): another worker has it, or it has ended. Discard what was "
                     "made for it."
                 )
-            return JobState(state)
+            self._announce(session, [row])
+            return JobState(row.state)
 
-    def _inserted(self, session: Session, values: Mapping[str, object]) -> bool:
+    def _sweep(self, session: Session, now: datetime) -> Sweep:
+        rows = session.execute(_sweeping(now)).all()
+        self._announce(session, rows)
+        states = [row.state for row in rows]
+        return Sweep(
+            requeued=states.count(JobState.QUEUED.value),
+            failed=states.count(JobState.FAILED.value),
+            canceled=states.count(JobState.CANCELED.value),
+        )
+
+    def _announce(self, session: Session, rows: Iterable[Row[Any]]) -> int:
+        """Tell of the jobs that have ended by a change; says how many it changed."""
+        changed = list(rows)
+        ended = [
+            EndedJob(row.tenant_id, row.id, row.identity_id, JobState(row.state), row.stage)
+            for row in changed
+            if JobState(row.state) in ENDED
+        ]
+        if ended and self._on_end is not None:
+            self._on_end(session, ended)
+        return len(changed)
+
+    def _inserted(self, session: Session, values: Mapping[str, object]) -> Job | None:
         dialect = sqlite if self._database.is_sqlite else postgresql
         new = dialect.insert(_JOBS).values(values)
         same_key = ["tenant_id", "idempotency_key"]
-        inserted = new.on_conflict_do_nothing(index_elements=same_key).returning(_JOBS.c.id)
+        inserted = new.on_conflict_do_nothing(index_elements=same_key).returning(*_JOBS.c)
         try:
-            return session.scalar(inserted) is not None
+            row = session.execute(inserted).one_or_none()
+            return None if row is None else _job(row)
         except IntegrityError as error:
             raise NotStored(
                 f"Job {values['id']} of tenant {values['tenant_id']!r} was not accepted: there is "
@@ -596,6 +678,7 @@ class JobStore:
 _JOBS = cast("Table", JobRow.__table__)
 _WAITING = _JOBS.c.state == JobState.QUEUED.value
 _WORKED_ON = _JOBS.c.state == JobState.RUNNING.value
+_END = (_JOBS.c.tenant_id, _JOBS.c.id, _JOBS.c.identity_id, _JOBS.c.state, _JOBS.c.stage)
 
 _LOST = JobError(
     "worker_lost", "The machine stopped in the middle of it, more than once. Ask again."
@@ -662,19 +745,14 @@ def _claiming(
     )
 
 
-def _sweep(session: Session, now: datetime) -> Sweep:
+def _sweeping(now: datetime) -> ReturningUpdate[Any]:
     lost = and_(_WORKED_ON, _JOBS.c.leased_until <= now)
     late = and_(_WAITING, _JOBS.c.deadline_at <= now)
     # Rows that others hold are being looked after.
     rows = _locked(or_(lost, late), skip_locked=True)
     error = case((_JOBS.c.deadline_at <= now, _facts(_LATE)), else_=_facts(_LOST))
     over = update(_JOBS).where(_among(rows)).values(_again_or_over(now, error))
-    states = session.scalars(over.returning(_JOBS.c.state)).all()
-    return Sweep(
-        requeued=states.count(JobState.QUEUED.value),
-        failed=states.count(JobState.FAILED.value),
-        canceled=states.count(JobState.CANCELED.value),
-    )
+    return over.returning(*_END)
 
 
 def _canceling(which: ColumnElement[bool], now: datetime) -> ReturningUpdate[Any]:
@@ -688,7 +766,7 @@ def _canceling(which: ColumnElement[bool], now: datetime) -> ReturningUpdate[Any
             sealed_payload=case((_WAITING, null()), else_=_JOBS.c.sealed_payload),
             cancel_requested=True,
         )
-        .returning(_JOBS.c.id)
+        .returning(*_END)
     )
 
 
@@ -740,6 +818,11 @@ def _is(tenant_id: str, job_id: str) -> ColumnElement[bool]:
     return and_(_JOBS.c.tenant_id == tenant_id, _JOBS.c.id == job_id)
 
 
+def _uses(tenant_id: str, identity_id: str) -> ColumnElement[bool]:
+    shown = or_(_JOBS.c.identity_id == identity_id, _JOBS.c.beside_id == identity_id)
+    return and_(_JOBS.c.tenant_id == tenant_id, shown)
+
+
 def _holds(lease: Lease) -> ColumnElement[bool]:
     """Only the job of this lease, and only while its last claim is this one."""
     mine = and_(_JOBS.c.worker == lease.worker, _JOBS.c.fence == lease.fence)
@@ -789,7 +872,7 @@ def _first_values(new: NewJob, now: datetime) -> dict[str, object]:
 
 def _check(new: NewJob) -> None:
     """Refuse a job whose fields would not fit, before anything is written."""
-    for value in (new.tenant_id, new.id, *([new.identity_id] if new.identity_id else [])):
+    for value in filter(None, (new.tenant_id, new.id, new.identity_id, new.beside_id)):
         check_id(value)
     problem = None
     if len(new.sealed_payload) > MAX_PAYLOAD_BYTES:

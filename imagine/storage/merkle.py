@@ -108,6 +108,42 @@ def inclusion_proof(index: int, leaves: Sequence[bytes]) -> tuple[bytes, ...]:
     return tuple(reversed(proof))
 
 
+def inclusion_proofs(
+    indices: Iterable[int], leaves: Sequence[bytes]
+) -> dict[int, tuple[bytes, ...]]:
+    """`inclusion_proof` of several leaves at once: the tree is hashed once, not once for each.
+
+    Raises:
+        ValueError: there is no such leaf.
+    """
+    roots: dict[tuple[int, int], bytes] = {}
+
+    def root(first: int, last: int) -> bytes:
+        if last - first == 1:
+            return leaves[first]
+        if (first, last) not in roots:
+            middle = first + _left_size(last - first)
+            roots[first, last] = node_hash(root(first, middle), root(middle, last))
+        return roots[first, last]
+
+    def path(index: int) -> tuple[bytes, ...]:
+        if not 0 <= index < len(leaves):
+            raise ValueError(f"No leaf {index} in a tree of {len(leaves)}.")
+        proof: list[bytes] = []
+        first, last = 0, len(leaves)
+        while last - first > 1:
+            middle = first + _left_size(last - first)
+            if index < middle:
+                proof.append(root(middle, last))
+                last = middle
+            else:
+                proof.append(root(first, middle))
+                first = middle
+        return tuple(reversed(proof))
+
+    return {index: path(index) for index in indices}
+
+
 def verify_inclusion(
     leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
 ) -> bool:

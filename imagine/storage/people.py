@@ -401,6 +401,9 @@ class PeopleStore:
         recipe: Recipe | None = None,
         identity_id: str | None = None,
         job_id: str | None = None,
+        record: int | None = None,
+        perceptual_hash: str | None = None,
+        beside_id: str | None = None,
     ) -> str:
         """Store a finished picture and return its id.
 
@@ -413,6 +416,9 @@ class PeopleStore:
             recipe: how it was made; sealed, since it holds the prompt.
             identity_id: who is shown; None for nobody in particular.
             job_id: the job that made it.
+            record: number of the audit entry its marks lead to; None when it was made elsewhere.
+            perceptual_hash: 64 hex digits, by which near duplicates are found.
+            beside_id: who is shown beside them; they must have consented too.
 
         Raises:
             ConsentMissing: consent ended while the picture was made; nothing was stored.
@@ -433,7 +439,12 @@ class PeopleStore:
             width=size[0],
             height=size[1],
             created_at=self._clock(),
+            record=record,
+            perceptual_hash=perceptual_hash,
+            beside_id=beside_id,
         )
+        if beside_id is not None:
+            self._consents.grant(tenant_id, beside_id, Purpose.GENERATE)
         with self._image_may_be_stored(row):
             pass  # refused before anything is sealed or written
         if recipe is not None:
@@ -502,6 +513,25 @@ class PeopleStore:
         row = self._row(ImageRow, tenant_id, image_id)
         self._vault.delete(tenant_id, row.key_owner_id, Kind.IMAGE, image_id)
         self._delete_row(ImageRow, tenant_id, image_id)
+
+    def has_record(self, tenant_id: str, identity_id: str, record: int) -> bool:
+        """Whether a picture of this identity leads to this audit entry."""
+        wanted = (
+            ImageRow.tenant_id == tenant_id,
+            ImageRow.identity_id == identity_id,
+            ImageRow.record == record,
+        )
+        with self._database.reading() as session:
+            return session.scalars(select(ImageRow.id).where(*wanted)).first() is not None
+
+    def delete_images_beside(self, tenant_id: str, identity_id: str) -> int:
+        """Delete the pictures of others on which an identity is shown too; for `Eraser`."""
+        wanted = (ImageRow.tenant_id == tenant_id, ImageRow.beside_id == identity_id)
+        with self._database.reading() as session:
+            names = list(session.scalars(select(ImageRow.id).where(*wanted)))
+        for image_id in names:
+            self.delete_image(tenant_id, image_id)
+        return len(names)
 
     def keep_images_without_identity(self, tenant_id: str, identity_id: str) -> int:
         """Seal the pictures of an identity under its person's key, so that they outlive it.

@@ -33,6 +33,9 @@ from imagine.storage.tables import (
 ForgetBefore = Callable[[datetime], int]
 
 
+_TIMES = ("photos", "drafts", "tokens", "after_consent", "outputs", "jobs", "logs", "reviews")
+
+
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
     """How long each class is kept.
@@ -46,6 +49,8 @@ class RetentionPolicy:
         outputs: pictures, since they were made.
         jobs: finished jobs with their prompts.
         logs: records without personal data.
+        reviews: withheld pictures and samples since they were made, what somebody asked to be
+            decided since that was done.
         outputs_of_idle: what becomes of the pictures when an idle face is erased.
         outputs_after_consent: what becomes of them when consent has ended.
     """
@@ -57,11 +62,12 @@ class RetentionPolicy:
     outputs: timedelta = timedelta(days=30)
     jobs: timedelta = timedelta(days=30)
     logs: timedelta = timedelta(days=3 * 365)
+    reviews: timedelta = timedelta(days=30)
     outputs_of_idle: Outputs = Outputs.KEEP
     outputs_after_consent: Outputs = Outputs.DELETE
 
     def __post_init__(self) -> None:
-        for name in ("photos", "drafts", "tokens", "after_consent", "outputs", "jobs", "logs"):
+        for name in _TIMES:
             if getattr(self, name) < timedelta(0):
                 raise InvalidInput(f"The retention of {name} is negative; 0 means at once.")
 
@@ -88,6 +94,13 @@ class RetentionPolicy:
             ),
             ("pictures made", _span(self.outputs), "made", "deleted"),
             ("jobs and prompts", _span(self.jobs), "finished", "deleted"),
+            ("withheld pictures, samples for reviewers", _span(self.reviews), "made", "deleted"),
+            (
+                "reports, appeals and takedown notices",
+                _span(self.reviews),
+                "decided",
+                "deleted; the key of a notice is destroyed",
+            ),
             ("logs without personal data", _span(self.logs), "written", "deleted"),
         ]
 
@@ -122,6 +135,7 @@ class Retention:
         policy: RetentionPolicy,
         forget_jobs: ForgetBefore,
         forget_logs: ForgetBefore,
+        forget_reviews: ForgetBefore = lambda moment: 0,
     ) -> None:
         """Be ready to sweep.
 
@@ -132,6 +146,7 @@ class Retention:
             policy: how long what is kept.
             forget_jobs: deletes jobs that finished before a moment.
             forget_logs: deletes records written before a moment.
+            forget_reviews: deletes withheld pictures, reviews and notices whose time was over.
         """
         self._database = database
         self._people = people
@@ -139,6 +154,7 @@ class Retention:
         self.policy = policy
         self._forget_jobs = forget_jobs
         self._forget_logs = forget_logs
+        self._forget_reviews = forget_reviews
 
     def sweep(self, now: datetime) -> SweepReport:
         """Remove everything whose time is over at `now`. Doing it twice is harmless.
@@ -167,6 +183,7 @@ class Retention:
         if removed:
             attempt("files rebuilt", "all", self._rebuild)
         attempt("jobs", "all", lambda: self._forget_jobs(now - self.policy.jobs))
+        attempt("reviews", "all", lambda: self._forget_reviews(now - self.policy.reviews))
         attempt("logs", "all", lambda: self._forget_logs(now - self.policy.logs))
         return SweepReport({kind: n for kind, n in removed.items() if n}, tuple(failures))
 

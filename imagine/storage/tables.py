@@ -1,4 +1,4 @@
-"""What is kept about tenants, people, identities, photos, consents, images and keys.
+"""What is kept about tenants, people, identities, photos, consents, images, reviews and keys.
 
 Every row that is somebody's has its tenant in the primary key, so a look-up without a tenant
 cannot be written by accident: `session.get(PhotoRow, (tenant_id, photo_id))`. Foreign keys carry
@@ -12,8 +12,18 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, ForeignKeyConstraint, LargeBinary, String, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    String,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from imagine.storage.database import Base, Instant
@@ -156,8 +166,11 @@ class ImageRow(Tenanted, Base):
     Attributes:
         identity_id: who is shown; None for a picture of nobody in particular, and after the
             identity was erased and the picture kept.
+        beside_id: who is shown beside them; that identity's erasure takes the picture along.
         key_owner_id: the identity or person whose data key seals this picture.
         job_id: the job that made it, if any; no foreign key, jobs have clocks of their own.
+        record: number of the audit entry its marks lead to; None without one.
+        perceptual_hash: 64 hex digits of its PDQ hash, to find near duplicates; None if unknown.
         sealed_recipe: JSON of the recipe, which holds the prompt.
     """
 
@@ -178,6 +191,9 @@ class ImageRow(Tenanted, Base):
     width: Mapped[int]
     height: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(Instant, index=True)
+    record: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    perceptual_hash: Mapped[str | None] = mapped_column(String(64))
+    beside_id: Mapped[str | None] = mapped_column(Id, index=True)
     sealed_recipe: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
@@ -218,3 +234,145 @@ class ErasureRow(Tenanted, Base):
     completed_at: Mapped[datetime | None] = mapped_column(Instant)
     counts: Mapped[dict[str, int]] = mapped_column(JSON)
     certificate: Mapped[str | None]
+
+
+class WithheldRow(Tenanted, Base):
+    """A picture that may not leave, or was taken back; its bytes are a sealed blob.
+
+    Attributes:
+        person_id: who asked for it.
+        identity_id: who is shown; None for a picture that had outlived its identity.
+        key_owner_id: the identity or person whose data key seals it.
+        beside_id: who is shown beside them; that identity's erasure takes the picture along.
+        job_id: the job that made it.
+        image_id: the name it had while it was handed out; None if it never was.
+        is_marked: whether the sealed file carries its marks already.
+        checks: outcomes and scores of the output checks, as `CheckReport.facts` has them.
+        made_at: when the picture was made; `created_at` is when it was withheld.
+        sealed_recipe: JSON of the recipe, which holds the prompt.
+    """
+
+    __tablename__ = "withheld_pictures"
+
+    person_id: Mapped[str] = mapped_column(Id)
+    identity_id: Mapped[str | None] = mapped_column(Id, index=True)
+    key_owner_id: Mapped[str] = mapped_column(Id, index=True)
+    beside_id: Mapped[str | None] = mapped_column(Id, index=True)
+    job_id: Mapped[str | None] = mapped_column(Id, index=True)
+    image_id: Mapped[str | None] = mapped_column(Id, index=True)
+    media_type: Mapped[str] = mapped_column(String(64))
+    byte_count: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    is_marked: Mapped[bool]
+    checks: Mapped[dict[str, Any]] = mapped_column(JSON)
+    made_at: Mapped[datetime] = mapped_column(Instant)
+    created_at: Mapped[datetime] = mapped_column(Instant, index=True)
+    record: Mapped[int | None] = mapped_column(BigInteger)
+    perceptual_hash: Mapped[str | None] = mapped_column(String(64))
+    sealed_recipe: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class ReviewRow(Tenanted, Base):
+    """Something a person decides about.
+
+    Attributes:
+        queue, state, reason, ruling: values of `reviews.Queue`, `ReviewState`, a word, `Ruling`.
+        owner_id: the identity or person whose key seals what belongs to it, or the takedown.
+        image_id: a picture that was handed out; no foreign key, its owner may delete it.
+        withheld_id: a picture that was not.
+        takedown_id: the notice that asks for it.
+        filed_by: who asked for it, as a pseudonym; they do not decide it.
+        sealed_note: what they said.
+    """
+
+    __tablename__ = "reviews"
+    __table_args__ = (Index("ix_reviews_waiting", "tenant_id", "queue", "state", "created_at"),)
+
+    queue: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(64))
+    identity_id: Mapped[str | None] = mapped_column(Id, index=True)
+    owner_id: Mapped[str | None] = mapped_column(Id, index=True)
+    image_id: Mapped[str | None] = mapped_column(Id, index=True)
+    withheld_id: Mapped[str | None] = mapped_column(Id, index=True)
+    job_id: Mapped[str | None] = mapped_column(Id, index=True)
+    takedown_id: Mapped[str | None] = mapped_column(Id, index=True)
+    checks: Mapped[dict[str, Any]] = mapped_column(JSON)
+    filed_by: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(Instant, index=True)
+    due_at: Mapped[datetime | None] = mapped_column(Instant, index=True)
+    decided_at: Mapped[datetime | None] = mapped_column(Instant)
+    ruling: Mapped[str | None] = mapped_column(String(16))
+    sealed_note: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class DecisionRow(Tenanted, Base):
+    """What a reviewer decided, or proposed to a second one; never changed.
+
+    Attributes:
+        is_final: False for a proposal that waits for another reviewer, or that they overruled.
+        entry: its place in the audit log.
+    """
+
+    __tablename__ = "review_decisions"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "review_id"], ["reviews.tenant_id", "reviews.id"], ondelete="CASCADE"
+        ),
+    )
+
+    review_id: Mapped[str] = mapped_column(Id, index=True)
+    ruling: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(64))
+    clause: Mapped[str] = mapped_column(String(16))
+    decided_by: Mapped[str] = mapped_column(String(200))
+    decided_at: Mapped[datetime] = mapped_column(Instant)
+    is_final: Mapped[bool]
+    sealed_note: Mapped[bytes | None] = mapped_column(LargeBinary)
+    entry: Mapped[int] = mapped_column(BigInteger)
+
+
+class ActRow(Tenanted, Base):
+    """A dangerous act that one reviewer asks for and another one approves.
+
+    Attributes:
+        kind: a value of `acts.ActKind`.
+        target_id: the review or identity it is about.
+        number: the case number, of a case; None otherwise.
+        expires_at: until when it may be approved, and once it is, be done.
+    """
+
+    __tablename__ = "review_acts"
+    __table_args__ = (UniqueConstraint("tenant_id", "number"),)
+
+    kind: Mapped[str] = mapped_column(String(32))
+    target_id: Mapped[str] = mapped_column(Id, index=True)
+    number: Mapped[str | None] = mapped_column(String(32))
+    reason: Mapped[str] = mapped_column(String(64))
+    clause: Mapped[str] = mapped_column(String(16))
+    asked_by: Mapped[str] = mapped_column(String(200))
+    asked_at: Mapped[datetime] = mapped_column(Instant)
+    approved_by: Mapped[str | None] = mapped_column(String(200))
+    approved_at: Mapped[datetime | None] = mapped_column(Instant)
+    expires_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class TakedownRow(Tenanted, Base):
+    """A notice by somebody who is shown, with or without an account.
+
+    Attributes:
+        tenant_id: whose reviewers decide it.
+        state: a value of `takedowns.TakedownState`.
+        due_at: the law's 48 hours.
+        sealed_notice: JSON of what they wrote, under a data key of this notice alone.
+    """
+
+    __tablename__ = "takedowns"
+
+    state: Mapped[str] = mapped_column(String(16))
+    matches: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    due_at: Mapped[datetime] = mapped_column(Instant, index=True)
+    closed_at: Mapped[datetime | None] = mapped_column(Instant, index=True)
+    sealed_notice: Mapped[bytes] = mapped_column(LargeBinary)

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     PHOTO = "photos"
     CROPS = "crops"
     IMAGE = "images"
+    WITHHELD = "withheld"
 
 
 @dataclass(frozen=True, slots=True)

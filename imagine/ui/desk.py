@@ -27,6 +27,10 @@ class Visitor:
     words: Words
 
 
+class SessionOver(NotStored):
+    """The session is over, or there never was one; says so in the visitor's language."""
+
+
 class Desk:
     """Finds the visitor of a request."""
 
@@ -37,12 +41,12 @@ class Desk:
         """Who sent this.
 
         Raises:
-            NotStored: the session is over, or there never was one.
+            SessionOver: the session is over, or there never was one.
         """
-        words = words_of(request)
+        words = words_of(request, self.sessions.house)
         studio = self.sessions.studio(request.cookies.get(COOKIE))
         if studio is None:
-            raise NotStored(words("net.restarted"))
+            raise SessionOver(words("net.restarted"))
         return Visitor(studio, words)
 
     def answer(self, act: Callable[..., Any], outputs: int) -> Callable[..., Any]:
@@ -79,14 +83,14 @@ class Desk:
 
 def sorry(error: ImagineError, words: Words, outputs: int) -> Any:
     """The message in the first output, everything else as it is."""
-    said = str(error) if str(error) == words("net.restarted") else words.error(error)
+    said = str(error) if isinstance(error, SessionOver) else words.error(error)
     message = note(said, "bad")
     return message if outputs == 1 else (message, *[gr.skip()] * (outputs - 1))
 
 
-def words_of(request: gr.Request) -> Words:
-    """The words of the language the browser asks for."""
-    return Words(preferred_language(request.headers.get("accept-language")))
+def words_of(request: gr.Request, house: str = "") -> Words:
+    """The words of the language the browser asks for, as they are said in this house."""
+    return Words(preferred_language(request.headers.get("accept-language")), house)
 
 
 def note(text: str, kind: str = "plain") -> str:

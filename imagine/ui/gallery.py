@@ -13,11 +13,12 @@ from imagine.ui.words import Words
 
 
 def intro_html(words: Words) -> str:
-    """Heading and how long pictures live."""
-    return (
-        f"<h2>{escape(words('gallery.heading'))}</h2>"
-        f'<p class="lead">{escape(words("gallery.intro"))}</p>'
-    )
+    """Heading, how long pictures live, a search in their wishes, a place to drop a picture."""
+    say = {key: escape(words(f"gallery.{key}")) for key in ("heading", "intro", "search", "drop")}
+    return f"""<h2>{say["heading"]}</h2><p class="lead">{say["intro"]}</p>
+<div class="finder"><input type="search" id="gallery-search" data-finds="gallery"
+ aria-label="{say["search"]}" placeholder="{say["search"]}" autocomplete="off">
+<p class="drop small" id="gallery-drop" data-drop="verify">{say["drop"]}</p></div>"""
 
 
 def gallery_html(pictures: Sequence[PictureCard], words: Words, starred_only: bool) -> str:
@@ -26,9 +27,12 @@ def gallery_html(pictures: Sequence[PictureCard], words: Words, starred_only: bo
     if not shown:
         return f'<p class="muted empty">{escape(words("gallery.none"))}</p>'
     cards = "".join(picture_html(card, words, _chooser(card, words)) for card in shown)
-    return f"""<p class="row"><a class="small" data-js="zip" href="/private/pictures.zip"
+    return f"""<p class="row bulk"><a class="small" data-js="zip" href="/private/pictures.zip"
  download>{escape(words("gallery.zip"))}</a> <span class="muted">{escape(words("gallery.zip_hint"))}
-</span></p><div class="pictures">{cards}</div>"""
+</span> <button type="button" class="small danger" data-js="delete-chosen" hidden
+ data-says="{escape(words.raw("gallery.delete_chosen"))}"></button></p>
+<p class="muted nothing-found" hidden>{escape(words("gallery.nothing_found"))}</p>
+<div class="pictures">{cards}</div>"""
 
 
 def zip_pictures(studio: Studio, ids: Sequence[str]) -> bytes:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast
-
-from PIL import Image
+import zipfile
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 from imagine.api import MAX_BEST_OF, SEED_LIMIT
-from imagine.core import Identity, PhotoReport
-from imagine.engine import Engine, Priority, Ticket
+from imagine.core import REDRAWS, Identity, ImageArray
+from imagine.engine import Status
 from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS
 from imagine.errors import (
     Busy,
@@ -32,15 +31,17 @@ from imagine.errors import (
     InvalidInput,
     NotMarked,
     NotStored,
-    UnreadablePhoto,
+    PictureWithheld,
 )
-from imagine.identity import decode_photo, wipe
-from imagine.pipeline import Picture, Tools, Wish, make_pictures
+from imagine.identity import wipe
+from imagine.pipeline import Audience, Picture, Progress, Tools, Wish, make_pictures
 from imagine.provenance import MARKS_FOLDER, mark_image, open_verifier
 from imagine.safety import allow_prompt
+from imagine.safety.policy_set import weakened
 from imagine.service.loaded_models import LoadedModels
 from imagine.service.settings import ServiceSettings
 from imagine.settings import Settings
+from imagine.traits import check_traits
 from imagine.ui.origin import find_recipe
 from imagine.ui.studio import (
     Consent,
@@ -53,17 +54,15 @@ from imagine.ui.studio import (
     Stage,
     StudioLimits,
 )
-
-if TYPE_CHECKING:
-    from imagine.backends.base import Backend
-    from imagine.core import Request
+from imagine.ui.styles import styles_of
+from imagine.ui.tray import Tray
 
 logger = logging.getLogger(__name__)
 
 PREVIEW_SECONDS = 0.5
+MAX_PEOPLE = 4
 MAX_PICTURES = 400  # of one session; the oldest without a star make room
 _KEPT_PREVIEWS = 4
-_THUMBNAIL_PIXELS = 640
 _POLL_SECONDS = 0.1
 
 
@@ -90,6 +89,7 @@ class LocalStudios:
         device: str = "cpu",
         settings: Settings | None = None,
         preview_seconds: float = PREVIEW_SECONDS,
+        alone: bool = True,
     ) -> None:
         chosen = ServiceSettings(
             backend=backend,
@@ -99,6 +99,7 @@ class LocalStudios:
             preview_seconds=preview_seconds,
         )
         self._settings = settings or Settings()
+        self._alone = alone  # a recipe sealed here is nobody else's business
         self.models = LoadedModels(chosen, self._settings)
 
     def open(self) -> LocalStudio:
@@ -121,8 +122,9 @@ class LocalStudios:
 
     def verify(self, data: bytes, name: str) -> Origin:
         """As `Studios.verify`."""
-        verifier = open_verifier(self._settings.data_directory / MARKS_FOLDER)
-        return Origin(verifier.verify(data), find_recipe(data, name))
+        marks = self._settings.data_directory / MARKS_FOLDER
+        verifier = open_verifier(marks, weakened=weakened(self._settings))
+        return Origin(verifier.verify(data), find_recipe(data, marks if self._alone else None))
 
     def close(self) -> None:
         """End the engine."""
@@ -130,13 +132,19 @@ class LocalStudios:
 
 
 @dataclass(eq=False)
-class _Photo:
-    """A photo as it was given; `data` never leaves this object."""
+class _Member:
+    """Somebody with photos; a newcomer until there is a person and an identity."""
 
-    card: PhotoCard
-    data: bytes = field(repr=False)
-    thumbnail: bytes = field(repr=False)
-    face: int | None = None
+    tray: Tray
+    identity: Identity | None = field(default=None, repr=False)
+    person: Person | None = None
+
+    def wipe(self) -> None:
+        """Overwrite what describes the person and let go of the photos."""
+        if self.identity is not None:
+            wipe(self.identity)
+        self.identity = self.person = None
+        self.tray.clear()
 
 
 @dataclass(eq=False)
@@ -146,14 +154,13 @@ class _Kept:
 
 
 class LocalStudio:
-    """One person's photos, identity and pictures, in memory. Satisfies `Studio`."""
+    """The photos, identities and pictures of one session, in memory. Satisfies `Studio`."""
 
     def __init__(self, models: LoadedModels) -> None:
         self._models = models
         self._lock = threading.RLock()
-        self._photos: dict[str, _Photo] = {}
-        self._identity: Identity | None = None
-        self._person: Person | None = None
+        self._members: dict[str, _Member] = {}  # everybody enrolled, by the person's id
+        self._desk = self._newcomer()
         self._kept: dict[str, _Kept] = {}
         self._drawing: _Drawing | None = None
 
@@ -169,110 +176,116 @@ class LocalStudio:
             max_steps=MAX_STEPS,
             max_guidance=MAX_GUIDANCE,
             max_best_of=MAX_BEST_OF,
+            max_people=MAX_PEOPLE,
+            # Nobody waits for the model to be opened; until then two may be asked for.
+            draws_two=not self._models.is_loaded or self._models.info.draws_two,
+            styles=styles_of(self._models.name),
         )
 
     def add_photo(self, data: bytes, name: str, replaces: str | None = None) -> PhotoCard:
         """As `Studio.add_photo`."""
-        with self._lock:
-            if replaces is not None:
-                self._photo(replaces)
-            self._refuse_too_many(replaces)
-            name = self._unlike_others(name)
-        thumbnail = _thumbnail(data, name, self._models.settings)
-        report = self._judged([data], {}, [name])[0]
-        card = PhotoCard(secrets.token_urlsafe(12), report, has_thumbnail=bool(thumbnail))
-        with self._lock:
-            self._refuse_too_many(replaces)  # two may have come at the same time
-            photo = _Photo(card, data, thumbnail)
-            if replaces in self._photos:
-                order = [photo if key == replaces else old for key, old in self._photos.items()]
-                self._photos = {each.card.id: each for each in order}
-            else:
-                self._photos[card.id] = photo
-            self._uncompared()
-        return card
+        return self._desk.tray.add(data, name, replaces)
 
     def compare_photos(self) -> tuple[PhotoCard, ...]:
         """As `Studio.compare_photos`; two photos or more are needed to compare anything."""
-        with self._lock:
-            photos = list(self._photos.values())
-            faces = {i: photo.face for i, photo in enumerate(photos) if photo.face is not None}
-        if len(photos) < 2:
-            return self.photos()
-        names = [photo.card.report.name for photo in photos]
-        reports = self._judged([photo.data for photo in photos], faces, names)
-        with self._lock:
-            if list(self._photos.values()) == photos:  # else somebody asks again
-                for photo, report in zip(photos, reports, strict=True):
-                    photo.card = replace(photo.card, report=report, is_compared=True)
-        return self.photos()
+        return self._desk.tray.compare()
 
     def choose_face(self, photo_id: str, face: int) -> PhotoCard:
         """As `Studio.choose_face`."""
-        with self._lock:
-            photo = self._photo(photo_id)
-        name = photo.card.report.name
-        report = self._judged([photo.data], {0: face}, [name])[0]
-        with self._lock:
-            photo.face = face
-            photo.card = replace(photo.card, report=report)
-            self._uncompared()
-            return photo.card
+        return self._desk.tray.choose_face(photo_id, face)
 
     def remove_photo(self, photo_id: str) -> None:
         """As `Studio.remove_photo`."""
-        with self._lock:
-            self._photo(photo_id)
-            del self._photos[photo_id]
-            self._uncompared()
+        self._desk.tray.remove(photo_id)
 
     def photos(self) -> tuple[PhotoCard, ...]:
         """As `Studio.photos`."""
-        with self._lock:
-            return tuple(photo.card for photo in self._photos.values())
+        return self._desk.tray.cards()
 
     def photo(self, photo_id: str) -> bytes:
-        """As `Studio.photo`."""
+        """As `Studio.photo`, also of somebody who is not at the desk."""
         with self._lock:
-            photo = self._photo(photo_id)
-            if not photo.thumbnail:
-                raise NotStored("There is nothing to show of this photo.")
-            return photo.thumbnail
+            trays = [member.tray for member in (self._desk, *self._members.values())]
+        for tray in trays:
+            if any(card.id == photo_id for card in tray.cards()):
+                return tray.thumbnail(photo_id)
+        raise NotStored("This photo is not here any more.")
 
     def enrol(self, name: str, consent: Consent) -> Person:
         """As `Studio.enrol`; photos that were refused take no part."""
         if not consent.statements:
             raise ConsentMissing("Nothing was agreed to. Tick the boxes first.")
-        self.compare_photos()
-        with self._lock:
-            usable = [photo for photo in self._photos.values() if photo.card.is_usable]
-            faces = {i: photo.face for i, photo in enumerate(usable) if photo.face is not None}
-        if not usable:
+        desk = self._desk
+        desk.tray.compare()
+        photos, faces = desk.tray.usable()
+        if not photos:
             raise InvalidInput("There is no photo that can be used yet. Add one first.")
-        made = self._models.make_identity([photo.data for photo in usable], faces)
-        person = Person(name.strip()[:60], made.photo_count, consent)
+        made = self._models.make_identity(photos, faces)
         with self._lock:
+            before = desk.person
+            if desk is not self._desk:
+                wipe(made)
+                raise NotStored("Somebody else is at the desk now; nobody was enrolled.")
+            if before is None:
+                self._refuse_too_many_people()
             self._end_drawing()
-            if self._identity is not None:
-                wipe(self._identity)
-            self._identity, self._person = made, person
-        return person
+            if desk.identity is not None:
+                wipe(desk.identity)
+            number = before.id if before is not None else secrets.token_urlsafe(12)
+            desk.person = Person(name.strip()[:60], made.photo_count, consent, number)
+            desk.identity = made
+            self._members[number] = desk
+            return desk.person
 
     def person(self) -> Person | None:
         """As `Studio.person`."""
-        return self._person
+        return self._desk.person
+
+    def people(self) -> tuple[Person, ...]:
+        """As `Studio.people`."""
+        with self._lock:
+            return tuple(m.person for m in self._members.values() if m.person is not None)
+
+    def add_person(self) -> None:
+        """As `Studio.add_person`."""
+        with self._lock:
+            self._refuse_too_many_people()
+            self._put_at_desk(self._newcomer())
+
+    def choose_person(self, person_id: str) -> None:
+        """As `Studio.choose_person`."""
+        with self._lock:
+            self._put_at_desk(self._member(person_id))
+
+    def withdraw(self, person_id: str) -> None:
+        """As `Studio.withdraw`; what describes the person is overwritten with zeros at once."""
+        with self._lock:
+            member = self._member(person_id)
+            self._end_drawing()
+            del self._members[person_id]
+            member.wipe()
+            if member is self._desk:
+                self._desk = next(iter(self._members.values()), self._newcomer())
+
+    def export(self) -> bytes:
+        """As `Studio.export`; made in memory."""
+        with self._lock:
+            newcomer = [] if self._desk.person is not None else [self._desk]
+            members = [*self._members.values(), *newcomer]
+            kept = list(self._kept.values())
+        return _export(members, kept)
 
     def forget(self) -> None:
-        """As `Studio.forget`; what describes the person is overwritten with zeros."""
+        """As `Studio.forget`; what describes the people is overwritten with zeros."""
         with self._lock:
             self._end_drawing()
             self._drawing = None
-            if self._identity is not None:
-                wipe(self._identity)
+            for member in (self._desk, *self._members.values()):
+                member.wipe()
             for kept in self._kept.values():
                 _black_out(kept.picture)
-            self._identity = self._person = None
-            self._photos.clear()
+            self._members.clear()
+            self._desk = self._newcomer()
             self._kept.clear()
 
     def close(self) -> None:
@@ -284,15 +297,14 @@ class LocalStudio:
         _check(wish, self.limits)
         prompt = allow_prompt(wish.prompt, self._models.settings)
         with self._lock:
-            if self._identity is None:
-                raise ConsentMissing(
-                    "There is nobody to draw yet. Add your photos on the first page."
-                )
+            left = self._identity_of(wish.person)
+            right = self._identity_of(wish.beside) if wish.beside is not None else None
+            if right is left:
+                raise InvalidInput("The same person was chosen twice. Choose two people, or one.")
             if self._drawing is not None and not self._drawing.moment.is_final:
                 raise Busy("Your last wish is still being drawn. Wait for it, or stop it.", 5.0)
-            self._drawing = _Drawing(
-                replace(wish, prompt=prompt), self._identity, self._models, self._keep
-            )
+            people = (left,) if right is None else (left, right)
+            self._drawing = _Drawing(replace(wish, prompt=prompt), people, self._models, self._keep)
             self._drawing.start()
 
     def drawing(self) -> Moment | None:
@@ -317,6 +329,12 @@ class LocalStudio:
         with self._lock:
             if self._drawing is not None:
                 self._drawing.stop()
+
+    def skip(self) -> None:
+        """As `Studio.skip`."""
+        with self._lock:
+            if self._drawing is not None:
+                self._drawing.skip()
 
     def preview(self, preview_id: str) -> bytes:
         """As `Studio.preview`."""
@@ -352,15 +370,18 @@ class LocalStudio:
             if self._drawing is not None:
                 self._drawing.drop(picture_id)
 
-    def _judged(
-        self, data: Sequence[bytes], faces: Mapping[int, int], names: Sequence[str]
-    ) -> list[PhotoReport]:
-        """Reports that call the photos by their own names."""
-        reports = self._models.check_photos(list(data), dict(faces))
-        aliases = {report.name: name for report, name in zip(reports, names, strict=True)}
-        return [_renamed(report, aliases) for report in reports]
+    def report(self, picture_id: str, reason: str, details: str) -> str:
+        """As `Studio.report`: nobody but the person at this machine could read it."""
+        raise InvalidInput(
+            "This program runs on your own computer and sends nothing anywhere, so nobody takes "
+            "reports here. Tell whoever gave you the program; the recipe says what they need."
+        )
 
-    def _keep(self, picture: Picture) -> PictureCard:
+    def _newcomer(self) -> _Member:
+        judge = self._models.check_photos
+        return _Member(Tray(lambda photos, faces: judge(photos, faces), self._models.settings))
+
+    def _keep(self, drawing: _Drawing, picture: Picture) -> PictureCard:
         height, width = picture.marked.pixels.shape[:2]
         card = PictureCard(
             id=secrets.token_urlsafe(12),
@@ -370,9 +391,12 @@ class LocalStudio:
             is_starred=False,
             width=width,
             height=height,
+            wish=drawing.wish,
+            pair=picture.pair,
+            notes=picture.notes,
         )
         with self._lock:
-            if self._identity is None:
+            if self._drawing is not drawing:
                 raise Cancelled("Everything was forgotten meanwhile; nothing was kept.")
             self._kept[card.id] = _Kept(card, picture)
             loose = [key for key, kept in self._kept.items() if not kept.card.is_starred]
@@ -384,28 +408,29 @@ class LocalStudio:
         if self._drawing is not None:
             self._drawing.stop()
 
-    def _uncompared(self) -> None:
-        for photo in self._photos.values():
-            photo.card = replace(photo.card, is_compared=False)
-
-    def _unlike_others(self, name: str) -> str:
-        """Two phones may call their photos the same; sentences about them must not."""
-        taken = {photo.card.report.name for photo in self._photos.values()}
-        numbered = (f"{name} ({number})" for number in range(2, 100))
-        return name if name not in taken else next(n for n in numbered if n not in taken)
-
-    def _refuse_too_many(self, replaces: str | None) -> None:
-        most = self._models.settings.max_photos
-        if replaces is None and len(self._photos) >= most:
+    def _refuse_too_many_people(self) -> None:
+        if len(self._members) >= MAX_PEOPLE:
             raise InvalidInput(
-                f"There are {most} photos already, which is as many as are used. "
-                "Remove one to make room."
+                f"There are {MAX_PEOPLE} people already. End the agreement of one to make room."
             )
 
-    def _photo(self, photo_id: str) -> _Photo:
-        if photo_id not in self._photos:
-            raise NotStored("This photo is not here any more.")
-        return self._photos[photo_id]
+    def _put_at_desk(self, member: _Member) -> None:
+        """Whoever sat there and was not enrolled is forgotten."""
+        if self._desk.person is None:
+            self._desk.wipe()
+        self._desk = member
+
+    def _member(self, person_id: str) -> _Member:
+        if person_id not in self._members:
+            raise NotStored("This person is not here any more.")
+        return self._members[person_id]
+
+    def _identity_of(self, person_id: str | None) -> Identity:
+        """Of a person by id; None is whoever is at the desk."""
+        member = self._desk if person_id is None else self._member(person_id)
+        if member.identity is None:
+            raise ConsentMissing("There is nobody to draw yet. Add your photos on the first page.")
+        return member.identity
 
     def _picture(self, picture_id: str) -> _Kept:
         if picture_id not in self._kept:
@@ -419,25 +444,23 @@ class _Drawing:
     def __init__(
         self,
         wish: OpenWish,
-        person: Identity,
+        people: Sequence[Identity],
         models: LoadedModels,
-        keep: Callable[[Picture], PictureCard],
+        keep: Callable[[_Drawing, Picture], PictureCard],
     ) -> None:
         self.moment = Moment(Stage.WAITING, wish.count)
         self.shown: dict[str, bytes] = {}  # the newest previews; a page may ask a moment later
-        self._wish = wish
-        # A copy: forgetting overwrites the person's arrays while the engine may still be reading.
-        self._person = replace(
-            person,
-            crops=person.crops.copy(),
-            embeddings=person.embeddings.copy(),
-            embedding=person.embedding.copy(),
-        )
+        self.wish = wish
+        # Copies: forgetting overwrites people's arrays while the engine may still be reading.
+        self._people = [_copy(identity) for identity in people]
         self._models = models
         self._keep = keep
         self._stop = threading.Event()
+        self._skip = threading.Event()
         self._lock = threading.Lock()
         self._began: float | None = None
+        self._given_up = 0  # steps of skipped pictures, which nobody drew
+        self._newest: tuple[int, int] = (0, 0)  # number of a candidate and its preview
 
     def start(self) -> None:
         """Begin."""
@@ -446,6 +469,11 @@ class _Drawing:
     def stop(self) -> None:
         """End before the next step."""
         self._stop.set()
+
+    def skip(self) -> None:
+        """Give up the picture being drawn before its next step."""
+        if not self.moment.is_final:
+            self._skip.set()
 
     def drop(self, picture_id: str) -> None:
         """A finished picture was deleted."""
@@ -467,106 +495,126 @@ class _Drawing:
             failure = GenerationFailed("The picture could not be made. Try another seed.")
             self._advance(stage=Stage.FAILED, error=failure)
         finally:
-            wipe(self._person)
+            for identity in self._people:
+                wipe(identity)
             self.shown = {}
 
     def _draw(self) -> None:
         """Each picture for itself, so that it can be shown when it is finished."""
         tools = self._models.tools("local")
-        wish = _complete(self._wish, tools)
+        wish = _complete(self.wish, tools)
         steps = wish.num_inference_steps * wish.best_of
         self._advance(num_steps=steps * wish.count)
+        refused: PictureWithheld | None = None
         for index in range(wish.count):
             one = replace(wish, count=1, seed=(wish.seed + index * wish.best_of) % SEED_LIMIT)
-            watched = _WatchedEngine(tools.engine)
-            look = _Look(self, watched, index * steps)
-            (picture,) = make_pictures(
-                one,
-                self._person,
-                replace(tools, engine=cast("Engine", watched)),
-                is_cancelled=look,
-            )
-            if self._stop.is_set():
-                raise Cancelled("Stopped.")
-            card = self._keep(picture)
-            self._advance(
-                pictures=(*self.moment.pictures, card), preview=None, step=(index + 1) * steps
-            )
+            done, left = self.moment.step, steps * (wish.count - index - 1)
+            self._newest = (0, 0)
+            try:
+                (picture,) = self._make(one, tools, done, left)
+                self._end_if_stopped()
+                card = self._keep(self, picture)
+                self._advance(pictures=(*self.moment.pictures, card))
+            except Cancelled:
+                self._end_if_stopped()
+                self._advance(skipped=self.moment.skipped + 1)
+                self._given_up += steps - (self.moment.step - done)
+            except PictureWithheld as error:
+                refused = error
+                self._advance(withheld=self.moment.withheld + 1)
+            self._skip.clear()
+            self._advance(preview=None, step=self.moment.num_steps - left)
+        if refused is not None and not self.moment.pictures:
+            raise refused
 
-    def look(self, watched: _WatchedEngine, done_before: int) -> bool:
-        """Publish how far the picture is; whether to stop. The pipeline asks before every step."""
-        step, ahead, preview = watched.seen()
-        step += done_before
+    def _make(self, wish: Wish, tools: Tools, done: int, left: int) -> list[Picture]:
+        """One picture; `done` steps came before it and `left` come after it."""
+        audience = Audience(
+            progress=lambda progress: self._hear_progress(progress, done, left),
+            is_cancelled=lambda: self._stop.is_set() or self._skip.is_set(),
+            status=self._hear_status,
+        )
+        person, beside = self._people[0], self._people[1] if len(self._people) > 1 else None
+        return make_pictures(wish, person, tools, audience, beside)
+
+    def _end_if_stopped(self) -> None:
+        if self._stop.is_set():
+            raise Cancelled("Stopped.")
+
+    def _hear_progress(self, progress: Progress, done: int, left: int) -> None:
         now = time.monotonic()
-        if step and self._began is None:
-            self._began = now
-        moment = self.moment
-        eta = None
-        if self._began is not None and step:
-            eta = (now - self._began) / step * (moment.num_steps - step)
-        if preview is not None:
+        if self._began is None:
+            self._began = now - progress.elapsed_seconds
+        step, num_steps = done + progress.step, done + progress.num_steps + left
+        eta = (now - self._began) / (step - self._given_up) * (num_steps - step)
+        self._advance(stage=Stage.DRAWING, ahead=0, step=step, num_steps=num_steps, eta_seconds=eta)
+
+    def _hear_status(self, number: int, status: Status) -> None:
+        if status.ahead != self.moment.ahead and status.step == 0:
+            self._advance(ahead=status.ahead)
+        if status.preview is None or (number, status.previews) == self._newest:
+            return
+        self._newest = (number, status.previews)
+        preview = _marked_preview(status.preview)
+        if preview:
             key = secrets.token_urlsafe(12)
             kept = list(self.shown.items())[1 - _KEPT_PREVIEWS :]
             self.shown = {**dict(kept), key: preview}
             self._advance(preview=key)
-        if (step, ahead) != (moment.step, moment.ahead) or moment.stage is Stage.WAITING:
-            stage = Stage.DRAWING if step else Stage.WAITING
-            self._advance(stage=stage, step=step, ahead=ahead, eta_seconds=eta)
-        return self._stop.is_set()
 
     def _advance(self, **changes: object) -> None:
         with self._lock:
             self.moment = replace(self.moment, **changes)  # type: ignore[arg-type]
 
 
-class _Look:
-    """The question whether to stop, which also looks how far the picture is."""
-
-    def __init__(self, drawing: _Drawing, watched: _WatchedEngine, done_before: int) -> None:
-        self._drawing = drawing
-        self._watched = watched
-        self._done_before = done_before
-
-    def __call__(self) -> bool:
-        return self._drawing.look(self._watched, self._done_before)
+def _copy(identity: Identity) -> Identity:
+    return replace(
+        identity,
+        crops=identity.crops.copy(),
+        embeddings=identity.embeddings.copy(),
+        embedding=identity.embedding.copy(),
+    )
 
 
-class _WatchedEngine:
-    """The engine with an eye on its tickets.
+def _marked_preview(pixels: ImageArray) -> bytes:
+    """A preview with its mark; nothing for one too small to carry it, then nobody sees it."""
+    try:
+        return mark_image(pixels, None).to_bytes(".webp")
+    except NotMarked:
+        return b""
 
-    Stands in for the engine in `make_pictures`, which asks it for nothing but these two.
-    """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._tickets: list[Ticket] = []
-        self._previews = 0
+def _export(members: Iterable[_Member], kept: Sequence[_Kept]) -> bytes:
+    """A zip of photos as they were given, marked pictures, agreements and recipes."""
+    buffer, people = io.BytesIO(), []
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for number, member in enumerate(members, 1):
+            photos = []
+            for place, (card, data) in enumerate(member.tray.files(), 1):
+                report = card.report
+                file = f"photos/person-{number}/{place}-{_safe_name(report.name)}"
+                archive.writestr(file, data)
+                photos.append({"file": file, "verdict": report.verdict, "says": report.sentences})
+            person = member.person
+            consent = asdict(person.consent) if person is not None else None
+            name = person.name if person is not None else ""
+            people.append({"name": name, "agreement": consent, "photos": photos})
+        pictures = []
+        for number, each in enumerate(kept, 1):
+            file = f"pictures/{number:03d}-seed-{each.card.recipe.seed}.png"
+            archive.writestr(file, each.picture.marked.to_bytes(".png"))
+            facts = {"recipe": asdict(each.card.recipe), "likeness": asdict(each.card.verdict)}
+            pictures.append({"file": file, "is_starred": each.card.is_starred, **facts})
+        lists: dict[str, object] = {"people.json": people, "pictures.json": pictures}
+        for file, content in lists.items():
+            text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+            archive.writestr(file, text, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
 
-    @property
-    def backend(self) -> Backend:
-        return self._engine.backend
 
-    def submit_all(
-        self, requests: Sequence[Request], *, tenant: str, priority: Priority
-    ) -> list[Ticket]:
-        self._tickets = self._engine.submit_all(requests, tenant=tenant, priority=priority)
-        return self._tickets
-
-    def seen(self) -> tuple[int, int, bytes | None]:
-        """Steps done, requests ahead, and a preview if there is a new one."""
-        states = [ticket.status for ticket in self._tickets]
-        if not states:
-            return 0, 0, None
-        newest = max(states, key=lambda state: state.previews)
-        total = sum(state.previews for state in states)
-        preview = None
-        if newest.preview is not None and total > self._previews:
-            self._previews = total
-            try:
-                preview = mark_image(newest.preview, None).to_bytes(".webp")
-            except NotMarked:
-                preview = None  # too small for the marks of today: then nobody sees it
-        return sum(state.step for state in states), min(s.ahead for s in states), preview
+def _safe_name(name: str) -> str:
+    """A file name for any system."""
+    return "".join(c if c.isalnum() or c in " ._-()" else "_" for c in name).strip(" .") or "photo"
 
 
 def _check(wish: OpenWish, limits: StudioLimits) -> None:
@@ -580,6 +628,7 @@ def _check(wish: OpenWish, limits: StudioLimits) -> None:
     ):
         if value is not None and not low <= value <= high:
             raise InvalidInput(f"{name} is {value}; it must be from {low:g} to {high:g}.")
+    check_traits(wish.keep, wish.change)
 
 
 def _complete(wish: OpenWish, tools: Tools) -> Wish:
@@ -593,31 +642,10 @@ def _complete(wish: OpenWish, tools: Tools) -> Wish:
         likeness=float(wish.likeness),
         best_of=wish.best_of,
         guidance_interval=info.default_guidance_interval,
+        redraws=REDRAWS,
+        keep=wish.keep,
+        change=wish.change,
     )
-
-
-def _renamed(report: PhotoReport, aliases: Mapping[str, str]) -> PhotoReport:
-    """The same report about a photo by the name its owner knows."""
-    sentences = report.sentences
-    # Longest first, and through marks, so that no name is found inside another.
-    marks = {alias: f"\0{i}\0" for i, alias in enumerate(sorted(aliases, key=len, reverse=True))}
-    for alias, mark in marks.items():
-        sentences = tuple(sentence.replace(alias, mark) for sentence in sentences)
-    for alias, mark in marks.items():
-        sentences = tuple(sentence.replace(mark, aliases[alias]) for sentence in sentences)
-    return replace(report, name=aliases[report.name], sentences=sentences)
-
-
-def _thumbnail(data: bytes, name: str, settings: Settings) -> bytes:
-    """A small JPEG of the pixels alone; nothing where they cannot be read."""
-    try:
-        picture = Image.fromarray(decode_photo(data, name, settings))
-    except UnreadablePhoto:
-        return b""
-    picture.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
 
 
 def _black_out(picture: Picture) -> None:

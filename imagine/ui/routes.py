@@ -7,6 +7,7 @@ are not found by anybody else. Gradio's own routes for files are closed.
 from __future__ import annotations
 
 import json
+import threading
 from importlib import resources
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -14,19 +15,24 @@ from urllib.parse import unquote, urlsplit
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imagine.errors import ImagineError, InvalidInput, NotStored
 from imagine.ui.gallery import file_name, zip_pictures
-from imagine.ui.page import script_words
+from imagine.ui.me import photo_facts
+from imagine.ui.page import SPOKEN, script_words
 from imagine.ui.sessions import COOKIE, Sessions
 from imagine.ui.studio import Studio
+from imagine.ui.styles import STYLES
 from imagine.ui.theme import token_css
 from imagine.ui.verifying import origin_html
 from imagine.ui.words import Words, preferred_language
 
+LEAVE_SECONDS = 20.0  # longer than the pause between two signs of life of an open page
 MAX_VERIFIED_BYTES = 64 * 1024 * 1024
+_MAX_REPORT_BYTES = 16 * 1024
+_THUMBNAILS = frozenset(f"style-{name}" for name in STYLES)
 _SUFFIXES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 # Gradio's scripts are made of inline pieces and functions from text; nothing comes from elsewhere.
 _POLICY = (
@@ -59,20 +65,34 @@ def add_routes(app: FastAPI, sessions: Sessions) -> None:
     async def begin_or_go_on(request: Request) -> Response:
         """The page says it is there; who has no session gets one."""
         secret = request.cookies.get(COOKIE)
-        known = sessions.studio(secret) is not None
+        studio = sessions.studio(secret)
+        known = studio is not None
         answer = _private(
             json.dumps(
                 {
                     "boot": sessions.boot,
                     "known": known,
+                    "photos": len(studio.photos()) if studio is not None else 0,
+                    "reports": studio is not None and studio.limits.takes_reports,
                     "words": json.loads(script_words(_words(request))),
                 }
             ).encode(),
             "application/json",
         )
-        if not known:
-            set_cookie(answer, sessions.open(), request)
+        if not known and (newcomer := await run_in_threadpool(sessions.welcome)) is not None:
+            set_cookie(answer, newcomer, request)
         return answer
+
+    @router.post("/private/leave")
+    async def leave(request: Request) -> Response:
+        """The page was closed by somebody who wants nothing drawn then; a reload comes back."""
+        secret = request.cookies.get(COOKIE)
+        if secret and sessions.studio(secret) is not None:
+            since = sessions.last_seen(secret)
+            timer = threading.Timer(LEAVE_SECONDS, sessions.stop_if_gone, (secret, since))
+            timer.daemon = True
+            timer.start()
+        return Response(status_code=204)
 
     @router.post("/private/photos")
     async def take_photo(request: Request) -> Response:
@@ -82,7 +102,8 @@ def add_routes(app: FastAPI, sessions: Sessions) -> None:
         data = await _body(request, most, name)
         replaces = request.headers.get("x-replaces") or None
         card = await run_in_threadpool(studio.add_photo, data, name, replaces)
-        return _private(json.dumps({"id": card.id}).encode(), "application/json")
+        facts = photo_facts(card, _words(request))
+        return _private(json.dumps(facts).encode(), "application/json")
 
     @router.get("/private/photos/{photo_id}")
     async def show_photo(request: Request, photo_id: str) -> Response:
@@ -97,6 +118,20 @@ def add_routes(app: FastAPI, sessions: Sessions) -> None:
         wanted = [picture_id for picture_id in ids.split(",") if picture_id]
         data = await run_in_threadpool(zip_pictures, found(request), wanted)
         return _private(data, "application/zip", "imagine-yourself.zip")
+
+    @router.get("/private/export.zip")
+    async def export(request: Request) -> Response:
+        data = await run_in_threadpool(found(request).export)
+        return _private(data, "application/zip", "imagine-yourself-everything.zip")
+
+    @router.post("/private/reports")
+    async def report(request: Request) -> Response:
+        """Something is wrong with a picture."""
+        studio = found(request)
+        told = _fields(await _body(request, _MAX_REPORT_BYTES, "report"))
+        given = [str(told.get(name, ""))[:4000] for name in ("picture", "reason", "details")]
+        number = await run_in_threadpool(studio.report, *given)
+        return _private(json.dumps({"number": number}).encode(), "application/json")
 
     @router.get("/private/pictures/{picture_id}")
     async def show_picture(
@@ -132,6 +167,15 @@ def add_routes(app: FastAPI, sessions: Sessions) -> None:
             _look("page.js"), media_type="text/javascript", headers={"Cache-Control": "no-cache"}
         )
 
+    @router.get("/look/{name}.webp")
+    async def thumbnail(name: str) -> Response:
+        """How a style looks; no private picture comes this way."""
+        if name not in _THUMBNAILS:
+            raise NotStored("There is no such picture.")
+        data = resources.files("imagine.ui").joinpath("look", f"{name}.webp").read_bytes()
+        return Response(data, media_type="image/webp", headers={"Cache-Control": "max-age=86400"})
+
+    app.state.house = sessions.house
     app.include_router(router)
     app.add_exception_handler(ImagineError, _told)
     app.add_middleware(Guard, sessions=sessions)
@@ -162,6 +206,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
+        SPOKEN.set(preferred_language(request.headers.get("accept-language")))
         if request.url.path.startswith(_CLOSED):
             await PlainTextResponse("Not found.", 404)(scope, receive, send)
             return
@@ -170,19 +215,29 @@ class Guard:
                 scope, receive, send
             )
             return
+        try:
+            self._sessions.check(request)
+        except ImagineError as error:
+            await PlainTextResponse(str(error), 403)(scope, receive, send)
+            return
         opens_page = scope["method"] == "GET" and request.url.path == "/"
-        newcomer = opens_page and self._sessions.studio(request.cookies.get(COOKIE)) is None
+        newcomer: str | None = None
+        if opens_page and self._sessions.studio(request.cookies.get(COOKIE)) is None:
+            newcomer = self._sessions.welcome()
+            if newcomer is None:
+                await RedirectResponse("/sign-in", 303)(scope, receive, send)
+                return
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = _POLICY
-                headers["Referrer-Policy"] = "no-referrer"
+                headers.setdefault("Content-Security-Policy", _POLICY)
+                headers.setdefault("Referrer-Policy", "no-referrer")
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Permissions-Policy"] = "camera=(self), microphone=(), geolocation=()"
-                if newcomer:
+                if newcomer is not None:
                     carrier = Response()
-                    set_cookie(carrier, self._sessions.open(), request)
+                    set_cookie(carrier, newcomer, request)
                     headers.append("set-cookie", carrier.headers["set-cookie"])
             await send(message)
 
@@ -233,6 +288,21 @@ async def _body(request: Request, most: int, name: str) -> bytes:
     return bytes(data)
 
 
+def _fields(data: bytes) -> dict[str, Any]:
+    """The fields of a JSON object.
+
+    Raises:
+        InvalidInput: something else.
+    """
+    try:
+        fields = json.loads(data)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise InvalidInput("This report could not be read. Reload the page and send it again.")
+    return fields
+
+
 def _file_name(request: Request) -> str:
     """What to call a file: its own name without folders or invisible characters."""
     given = unquote(request.headers.get("x-name", ""))[:200].replace("\\", "/").split("/")[-1]
@@ -247,7 +317,8 @@ def _private(data: bytes, media_type: str, download_as: str = "") -> Response:
 
 
 def _words(request: Request) -> Words:
-    return Words(preferred_language(request.headers.get("accept-language")))
+    language = preferred_language(request.headers.get("accept-language"))
+    return Words(language, request.app.state.house)
 
 
 def _look(name: str) -> str:

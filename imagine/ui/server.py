@@ -17,6 +17,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from imagine.errors import InvalidInput
+from imagine.ui.offices import add_places
 from imagine.ui.page import Page
 from imagine.ui.routes import add_routes
 from imagine.ui.sessions import Sessions
@@ -26,16 +27,22 @@ from imagine.ui.theme import theme
 _SWEEP_SECONDS = 60.0
 _HEAD = (
     '<link rel="stylesheet" href="/look/page.css"><script src="/look/page.js" defer></script>'
+    '<link rel="stylesheet" href="/look/visit.css"><script src="/look/visit.js" defer></script>'
     '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
 )
 
 
-def build_app(studios: Studios, sessions: Sessions | None = None) -> FastAPI:
+def build_app(
+    studios: Studios,
+    sessions: Sessions | None = None,
+    add_more: Callable[[FastAPI], None] = lambda app: None,
+) -> FastAPI:
     """The application: our routes, then the page at "/".
 
     Args:
         studios: who does the work.
         sessions: who is at the page; None begins with nobody.
+        add_more: puts further routes on it, before the page takes what is left.
     """
     known = Sessions(studios) if sessions is None else sessions
 
@@ -56,6 +63,8 @@ def build_app(studios: Studios, sessions: Sessions | None = None) -> FastAPI:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     add_routes(app, known)
+    add_places(app, known)
+    add_more(app)
     _inside_a_loop(lambda: _mount(app, Page(known)))
     return app
 

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fastapi import Request
+
 from imagine.ui.studio import Studio, Studios
 
 COOKIE = "imagine_session"
@@ -28,6 +30,10 @@ class _Session:
 class Sessions:
     """Studios by secret. Safe to use from several threads.
 
+    Attributes:
+        house: which words fit: "" where everything is in memory only (`words.py`).
+        signs_in: whether people have to say who they are.
+
     Args:
         studios: opens them.
         idle_seconds: an unused session ends after so long.
@@ -35,6 +41,9 @@ class Sessions:
             for longest.
         clock: monotonic seconds.
     """
+
+    house = ""
+    signs_in = False
 
     def __init__(
         self,
@@ -54,6 +63,13 @@ class Sessions:
     def __len__(self) -> int:
         with self._lock:
             return len(self._sessions)
+
+    def check(self, request: Request) -> None:
+        """Refuse whoever may not even see the page; here everybody may."""
+
+    def welcome(self) -> str | None:
+        """The secret of somebody new; None where they must sign in first."""
+        return self.open()
 
     def open(self) -> str:
         """Begin a session and return its secret."""
@@ -76,6 +92,17 @@ class Sessions:
                 return None
             session.last_seen = self._clock()
             return session.studio
+
+    def last_seen(self, secret: str) -> float:
+        """When somebody last came with this secret, in seconds of the clock; 0 for a stranger."""
+        with self._lock:
+            session = self._sessions.get(secret)
+            return 0.0 if session is None else session.last_seen
+
+    def stop_if_gone(self, secret: str, since: float) -> None:
+        """Stop drawing for somebody who left and asked for that, unless they came back."""
+        if self.last_seen(secret) <= since and (studio := self.studio(secret)) is not None:
+            studio.stop()
 
     def end(self, secret: str) -> None:
         """End one session."""

@@ -7,15 +7,19 @@ without metadata, pictures with their marks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from imagine.core import LikenessVerdict, PhotoReport, PhotoVerdict, Recipe
+from imagine.core import LikenessVerdict, PairVerdict, PhotoReport, PhotoVerdict, Recipe
 from imagine.errors import ImagineError
 from imagine.provenance import ProvenanceReport
+from imagine.ui.styles import TAUGHT
+
+# What can be wrong with a picture, for `Studio.report`; `words.yaml` says each in words.
+REPORT_REASONS = ("not_me", "somebody_else", "offensive", "broken", "other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,10 @@ class StudioLimits:
         max_steps: denoising steps of a picture.
         max_guidance: text guidance.
         max_best_of: candidates for one picture.
+        max_people: enrolled at a time.
+        draws_two: whether the model can put two people in one picture.
+        styles: which of `imagine.ui.styles.STYLES` the model can draw; `styles_of` says it.
+        takes_reports: whether `Studio.report` reaches somebody.
     """
 
     max_photos: int
@@ -39,6 +47,10 @@ class StudioLimits:
     max_steps: int
     max_guidance: float
     max_best_of: int
+    max_people: int = 1
+    draws_two: bool = True
+    styles: tuple[str, ...] = tuple(TAUGHT)
+    takes_reports: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +83,13 @@ class Consent:
         statements: the sentences as they were shown.
         language: in which they were shown.
         given_at: when, with time zone.
+        further: what else was allowed, names in `imagine.ui.me.OPTIONAL`.
     """
 
     statements: tuple[str, ...]
     language: str
     given_at: datetime
+    further: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +100,13 @@ class Person:
         name: as the person wrote it.
         photo_count: how many photos carry the identity.
         consent: what was agreed to, and when.
+        id: names the person in this studio; unguessable.
     """
 
     name: str = field(repr=False)
     photo_count: int
     consent: Consent
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,11 @@ class OpenWish:
         num_inference_steps: denoising steps.
         guidance_scale: on the text, 1 is none.
         best_of: candidates for each picture, of which the best is kept.
+        keep: traits of the person to hold on to, names in `imagine.traits.TRAITS`.
+        change: traits to change, and into which of their values.
+        person: id of who is drawn; None is whoever is at the desk.
+        beside: id of a second person in the picture, who stands on the right, `person` on the
+            left; None draws one person.
     """
 
     prompt: str = field(repr=False)
@@ -115,6 +136,10 @@ class OpenWish:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     best_of: int = 1
+    keep: tuple[str, ...] = ()
+    change: Mapping[str, str] = field(default_factory=dict)
+    person: str | None = None
+    beside: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +154,9 @@ class PictureCard:
         is_starred: whether the person wants to find it again.
         width: pixels.
         height: pixels.
+        wish: what it came of, for others like it; None where only the recipe is known.
+        pair: of two people, how much it looks like each; `verdict` is that of the left one.
+        notes: what was read from the selfies for traits to keep, in words.
     """
 
     id: str
@@ -138,6 +166,9 @@ class PictureCard:
     is_starred: bool
     width: int
     height: int
+    wish: OpenWish | None = field(default=None, repr=False)
+    pair: PairVerdict | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Stage(StrEnum):
@@ -167,6 +198,8 @@ class Moment:
         preview: id of the newest preview of the picture being drawn, None before the first.
         pictures: finished so far, in order.
         error: why it failed; None otherwise.
+        skipped: pictures the person gave up while they were drawn.
+        withheld: pictures that were drawn and did not pass the output checks; nobody sees them.
     """
 
     stage: Stage
@@ -178,6 +211,8 @@ class Moment:
     preview: str | None = None
     pictures: tuple[PictureCard, ...] = ()
     error: ImagineError | None = None
+    skipped: int = 0
+    withheld: int = 0
 
     @property
     def is_final(self) -> bool:
@@ -201,6 +236,9 @@ class Origin:
 @runtime_checkable
 class Studio(Protocol):
     """All that one person at the page can ask for. Methods are called from several threads.
+
+    Several people may be enrolled, each from photos and with an agreement of their own. One is at
+    the desk: the methods about photos, `enrol` and `person` speak of that one.
 
     Raises of every method:
         NotStored: the id is not in this studio; those of other people are not told apart.
@@ -247,10 +285,33 @@ class Studio(Protocol):
         """
 
     def person(self) -> Person | None:
-        """Who is enrolled."""
+        """Who is enrolled and at the desk; None while the desk is for a newcomer."""
+
+    def people(self) -> tuple[Person, ...]:
+        """Everybody enrolled, in the order they came."""
+
+    def add_person(self) -> None:
+        """Clear the desk for a newcomer; a newcomer who was not enrolled is forgotten.
+
+        Raises:
+            InvalidInput: `limits.max_people` are enrolled.
+        """
+
+    def choose_person(self, person_id: str) -> None:
+        """Put somebody who is enrolled at the desk; a newcomer not yet enrolled is forgotten."""
+
+    def withdraw(self, person_id: str) -> None:
+        """End somebody's agreement: nothing is drawn of them from now on.
+
+        A drawing of them stops; photos and measurements are destroyed as the house promises on
+        its privacy card. Finished pictures stay until they are deleted.
+        """
+
+    def export(self) -> bytes:
+        """A zip of all that is kept: photos, marked pictures, agreements, recipes."""
 
     def forget(self) -> None:
-        """Stop what is drawn and forget photos, person and pictures."""
+        """Stop what is drawn and forget the photos, people and pictures of this studio."""
 
     def draw(self, wish: OpenWish) -> None:
         """Begin to draw; returns at once.
@@ -273,6 +334,9 @@ class Studio(Protocol):
     def stop(self) -> None:
         """Stop drawing; finished pictures stay."""
 
+    def skip(self) -> None:
+        """Give up the picture being drawn and go on with the next; the last one ends it."""
+
     def preview(self, preview_id: str) -> bytes:
         """A small marked WebP of an unfinished picture; old ones are gone."""
 
@@ -287,6 +351,18 @@ class Studio(Protocol):
 
     def delete_picture(self, picture_id: str) -> None:
         """Forget one picture."""
+
+    def report(self, picture_id: str, reason: str, details: str) -> str:
+        """Say that something is wrong with a picture; returns the number of the report.
+
+        Args:
+            picture_id: which picture.
+            reason: one of `REPORT_REASONS`.
+            details: in the person's own words, may be empty.
+
+        Raises:
+            InvalidInput: an unknown reason, or nobody takes reports here.
+        """
 
     def close(self) -> None:
         """The session has ended: forget everything that lives only as long."""

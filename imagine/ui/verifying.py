@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from html import escape
 
+from imagine.core import Recipe
 from imagine.provenance import Provenance
 from imagine.ui.desk import note
 from imagine.ui.imagining import recipe_html
@@ -47,4 +49,20 @@ def origin_html(origin: Origin, words: Words) -> str:
         said.append(f"<p>{escape(words('verify.no_recipe'))}</p>")
     else:
         said.append(f"<p>{escape(words('verify.recipe'))}</p>{recipe_html(origin.recipe, words)}")
+        said.append(_recall_html(origin.recipe, words))
     return f'<section class="card origin">{"".join(said)}</section>'
+
+
+def _recall_html(recipe: Recipe, words: Words) -> str:
+    """Puts the recipe into the form; done by the script, since a file belongs to no session."""
+    facts = {
+        "prompt": recipe.prompt,
+        "seed": str(recipe.seed),
+        "steps": str(recipe.num_inference_steps),
+        "guidance": f"{recipe.guidance_scale:g}",
+        "likeness": f"{100 * recipe.likeness:.0f}",
+    }
+    return (
+        '<p class="row"><button type="button" class="small second" data-js="use-recipe" '
+        f'data-recipe="{escape(json.dumps(facts))}">{escape(words("picture.recall"))}</button></p>'
+    )

@@ -1,7 +1,9 @@
 """What the page says, in the language of whoever reads it.
 
-The table is `words.yaml`. English is the language of the rooms inside: what they say about a photo,
-a picture or an error is shown as it is, other languages say the same without the figures.
+The table is `words.yaml`, with `words_offices.yaml` for the pages around the studio. A key that
+ends in "@service" is what is said instead where a service keeps things. English is the language of
+the rooms inside: what they say about a photo, a picture or an error is shown as it is, other
+languages say the same without the figures.
 """
 
 from __future__ import annotations
@@ -19,15 +21,25 @@ LANGUAGES = ("en", "it", "pt", "de", "es")
 
 
 class Words:
-    """The words of one language; what it lacks is said in English."""
+    """The words of one language; what it lacks is said in English.
 
-    def __init__(self, language: str) -> None:
+    Args:
+        language: one of LANGUAGES; another one is English.
+        house: where this is said, "service" or "" for a program in memory only.
+    """
+
+    def __init__(self, language: str, house: str = "") -> None:
         self.language = language if language in LANGUAGES else "en"
+        self.house = house
 
     def __call__(self, key: str, **facts: object) -> str:
         """The words of a key, blanks filled."""
-        entry = table()[key]
-        return entry.get(self.language, entry.get("en", "")).format(**facts)
+        return self.raw(key).format(**facts)
+
+    def raw(self, key: str) -> str:
+        """The words of a key with their blanks."""
+        entry = table().get(f"{key}@{self.house}") or table()[key]
+        return entry.get(self.language, entry.get("en", ""))
 
     def error(self, error: ImagineError) -> str:
         """What happened and what to do."""
@@ -88,6 +100,8 @@ def preferred_language(accept_language: str | None) -> str:
 @cache
 def table() -> dict[str, dict[str, str]]:
     """Key -> language -> words."""
-    text = resources.files("imagine.ui").joinpath("words.yaml").read_text(encoding="utf-8")
-    entries: dict[str, dict[str, str]] = yaml.safe_load(text)
+    entries: dict[str, dict[str, str]] = {}
+    for name in ("words.yaml", "words_offices.yaml"):
+        text = resources.files("imagine.ui").joinpath(name).read_text(encoding="utf-8")
+        entries |= yaml.safe_load(text)
     return entries

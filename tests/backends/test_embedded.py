@@ -1,16 +1,22 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from imagine.backends.embedded import FULL_LIKENESS_GUIDANCE, EmbeddedBackend, save_model
+from imagine.backends.embedded import (
+    FULL_LIKENESS_GUIDANCE,
+    TRAIT_UNTIL,
+    EmbeddedBackend,
+    save_model,
+)
 from imagine.core import Request
 from imagine.errors import CorruptWeights, MissingWeights
 from imagine.models.denoiser import Denoiser
 from imagine.models.identity_adapter import IdentityAdapter
 
-CROPS = np.random.default_rng(0).integers(0, 255, (2, 128, 128, 3), dtype=np.uint8)
+CROPS, OTHER = np.random.default_rng(0).integers(0, 255, (2, 2, 128, 128, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +90,7 @@ def test_guidance_rows_add_up_to_one_and_useless_ones_are_left_out(
     backend, likeness, guidance_scale, weights
 ):
     state = backend.prepare(request(likeness=likeness, guidance_scale=guidance_scale))
-    assert [row.weight for row in state.guidance] == pytest.approx(weights)
+    assert [weight for weight, _ in state.shares] == pytest.approx(weights)
     assert sum(weights) == pytest.approx(1.0)
 
 
@@ -102,8 +108,9 @@ def test_prompt_and_person_are_encoded_once_not_at_every_step(backend, monkeypat
 
 def test_every_photo_keeps_tokens_of_its_own(backend):
     state = backend.prepare(request())
-    shown = state.guidance[-1]
-    assert int(shown.identity_mask.sum()) == 2 * backend._adapter.tokens_per_photo
+    assert {key.shape[2] for key, _ in state.windows[0].identity} == {
+        2 * backend._adapter.tokens_per_photo
+    }
 
 
 def test_more_likeness_moves_the_picture_further_from_nobody(backend):
@@ -136,6 +143,74 @@ def test_rows_that_only_serve_text_guidance_come_and_go_with_its_interval(backen
         (state,) = backend.denoise_step([state])
     assert rows == [2, 3, 2]
     assert sums == pytest.approx([1.0, 1.0, 1.0])
+
+
+def drawn(backend, *requests):
+    """Draw requests in shared calls; the finished states."""
+    states = [backend.prepare(request) for request in requests]
+    while states[0].step < states[0].num_steps:
+        states = backend.denoise_step(states)
+    return states
+
+
+def test_a_switched_trait_costs_one_row_until_its_share_of_the_schedule(backend):
+    state = backend.prepare(replace(request(), traits={"hair_colour": "pink"}))
+    rows, sums = [], []
+    while state.step < state.num_steps:
+        rows.append(backend.forward_rows(state))
+        sums.append(sum(weight for weight, _ in state.shares))
+        (state,) = backend.denoise_step([state])
+    assert rows == [4, 4, 4 if TRAIT_UNTIL * 3 > 2 else 3]
+    assert sums == pytest.approx([1.0, 1.0, 1.0])
+
+
+def test_what_is_said_by_silence_costs_no_row_and_draws_the_prompt_without_it(backend):
+    silent = replace(request("in a park, wearing glasses"), traits={"glasses": "none"})
+    (bare,) = drawn(backend, request("in a park"))
+    (switched,) = drawn(backend, silent)
+    assert torch.equal(switched.image, bare.image)
+
+
+def test_traits_work_without_a_person(backend):
+    nobody = replace(request(), crops=None, traits={"expression": "sad"})
+    assert backend.forward_rows(backend.prepare(nobody)) == 3
+
+
+def test_two_people_stand_in_a_wide_picture_left_and_right(backend):
+    (state,) = drawn(backend, replace(request(), beside=OTHER))
+    assert backend.decode(state).shape == (128, 224, 3)
+    assert backend.forward_rows(backend.prepare(replace(request(), beside=OTHER))) == 6
+
+
+def test_a_window_sees_its_own_person_only(backend):
+    overlap = 32
+    one = drawn(backend, replace(request(), beside=OTHER))[0].image
+    left_changed = drawn(backend, replace(request(), crops=OTHER, beside=OTHER))[0].image
+    right_changed = drawn(backend, replace(request(), beside=CROPS))[0].image
+    first = backend.denoise_step([backend.prepare(replace(request(), beside=OTHER))])[0]
+    swapped = backend.denoise_step([backend.prepare(replace(request(), beside=CROPS))])[0]
+    # Before their first step the windows know nothing of each other at all.
+    assert torch.equal(first.image[..., : 128 - overlap], swapped.image[..., : 128 - overlap])
+    assert not torch.equal(first.image[..., 128:], swapped.image[..., 128:])
+    assert not torch.equal(one, left_changed) and not torch.equal(one, right_changed)
+
+
+def test_pairs_in_one_call_do_not_touch_each_other(backend):
+    mine = replace(request(), beside=OTHER)
+    others = replace(request("in a park"), crops=OTHER, beside=CROPS)
+    together = drawn(backend, mine, others)
+    for state, alone in zip(together, (mine, others), strict=True):
+        assert torch.allclose(state.image, drawn(backend, alone)[0].image, atol=1e-4)
+
+
+def test_both_people_may_come_encoded(backend):
+    wish = replace(request(), beside=OTHER)
+    people = [backend.encode_person(crops) for crops in (CROPS, OTHER)]
+    ready = backend.prepare(wish, *people)
+    fresh = backend.prepare(wish)
+    assert torch.equal(
+        backend.denoise_step([ready])[0].image, backend.denoise_step([fresh])[0].image
+    )
 
 
 def test_a_row_with_an_interval_shares_a_call_with_one_without(backend):

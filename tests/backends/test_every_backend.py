@@ -11,7 +11,7 @@ import pytest
 
 from imagine.backends import BACKENDS, Backend, RowState
 from imagine.core import REDRAW_STRIDE, ImageArray, Request
-from imagine.errors import MissingWeights
+from imagine.errors import InvalidInput, MissingWeights
 from imagine.settings import Settings
 from tests.doubles import double_crops
 
@@ -96,6 +96,20 @@ def test_the_same_seed_draws_the_same_picture_bit_for_bit(backend: Backend) -> N
     assert np.array_equal(draw(backend, wish()), draw(backend, wish()))
 
 
+def test_two_people_are_drawn_side_by_side_or_refused_by_name(backend: Backend) -> None:
+    together = wish(beside=double_crops(person=5))
+    if not backend.info.draws_two:
+        with pytest.raises(InvalidInput, match=backend.info.name):
+            backend.prepare(together)
+        return
+    picture = draw(backend, together)
+    assert picture.shape[0] == backend.info.image_size[0] < picture.shape[1]
+    changed = draw(backend, wish(beside=double_crops(person=6)))
+    apart = np.abs(picture.astype(int) - changed.astype(int)).mean(axis=(0, 2))
+    left, right = np.array_split(apart, 2)
+    assert right.mean() > 2 * left.mean()  # the second person is on the right
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -103,6 +117,7 @@ def test_the_same_seed_draws_the_same_picture_bit_for_bit(backend: Backend) -> N
         {"seed": wish().seed + REDRAW_STRIDE},
         {"prompt": "on a beach"},
         {"crops": double_crops(person=5)},
+        {"traits": {"hair_colour": "pink"}},
     ],
 )
 def test_another_seed_prompt_or_person_draws_another_picture(

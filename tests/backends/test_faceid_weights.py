@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from imagine.backends.faceid_weights import fuse_lora, read_lora
+from imagine.backends.lora import fuse_lora, read_lora
 from imagine.backends.sd15_faceid import Sd15FaceIdBackend
 from imagine.backends.sdxl_faceid import SdxlFaceIdBackend
 from imagine.errors import CorruptWeights, MissingWeights

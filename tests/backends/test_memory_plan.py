@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from imagine.backends import memory_plan
+from imagine.backends.cuda_graphs import ShapedGraphs
 from imagine.backends.embedded import EmbeddedBackend
 from imagine.backends.flux2_klein import Flux2KleinBackend, PromptEncoder
 from imagine.backends.memory_plan import (
@@ -357,8 +358,8 @@ def tiny_parts():
 @pytest.mark.parametrize(
     ("memory", "names"),
     [
-        (24, "channels last, attention kernel, compile"),
-        (12, "channels last, attention kernel, compile, offload"),
+        (24, "channels last, attention kernel, compile, CUDA graphs"),
+        (12, "channels last, attention kernel, compile, CUDA graphs, offload"),
     ],
 )
 def test_without_a_gpu_what_needs_one_is_left_out_with_one_announced_reason(memory, names):
@@ -442,6 +443,22 @@ def test_on_cuda_each_measure_is_taken_with_its_reason(monkeypatch):
 def test_moving_weights_and_compiling_exclude_each_other():
     plan = replace(make_plan("flux2_klein", 24 * GB), offload=Offload.GROUP)
     measure = memory_plan._compile(tiny_parts(), plan)
+    assert not measure.is_applied and "hooks" in measure.why
+
+
+def test_small_pictures_are_drawn_from_recordings_and_large_ones_are_not():
+    parts = tiny_parts()
+    steps = {"transformer": parts["transformer"]}
+    small, large = (make_plan("flux2_klein", 24 * GB, size=size) for size in (512, 1024))
+    measure = memory_plan._record_graphs(steps, large)
+    assert not measure.is_applied and not measure.is_wanted
+    assert memory_plan._record_graphs(steps, small).is_applied
+    assert isinstance(steps["transformer"].forward, ShapedGraphs)
+
+
+def test_weights_that_move_are_not_recorded():
+    plan = replace(make_plan("flux2_klein", 24 * GB, size=512), offload=Offload.GROUP)
+    measure = memory_plan._record_graphs({}, plan)
     assert not measure.is_applied and "hooks" in measure.why
 
 

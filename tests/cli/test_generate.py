@@ -240,3 +240,31 @@ def test_an_unexpected_error_is_one_sentence_and_debug_shows_where(
     assert plain.status == debug.status == 1
     assert "Unexpected RuntimeError: odd. Add --debug" in plain.err
     assert "Traceback" not in plain.err and "Traceback" in debug.err
+
+
+def test_a_changed_trait_reaches_the_recipe(run: Run, selfie: Path, tmp_path: Path) -> None:
+    changed = ("--change", "glasses=none", "--change", "expression=sad")
+    done = run("generate", PROMPT, "-p", selfie, *FAKE, *changed, "-o", "me.png")
+    assert done.status == 0
+    assert read_recipe(tmp_path / "me.png").traits == "glasses=none; expression=sad"
+
+
+@pytest.mark.parametrize("wrong", [("--change", "glasses"), ("--keep", "nose")])
+def test_a_trait_there_is_not_is_refused_with_a_sentence(
+    run: Run, selfie: Path, wrong: tuple[str, str]
+) -> None:
+    done = run("generate", PROMPT, "-p", selfie, *FAKE, *wrong)
+    assert done.status == 2 and "trait" in done.err
+
+
+def test_two_people_make_one_picture_with_a_verdict_each(
+    run: Run, selfie: Path, tmp_path: Path
+) -> None:
+    done = run(
+        "generate", PROMPT, "-p", selfie, "--beside", selfie, *FAKE, "--seed", 7, "-o", "us.png"
+    )
+    assert done.status == 0
+    assert "on the right" in done.out
+    assert read_recipe(tmp_path / "us.png").beside_fingerprint
+    again = run("replay", "us.png", "-p", selfie, "--beside", selfie)
+    assert again.status == 0

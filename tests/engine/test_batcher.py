@@ -3,7 +3,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagine.engine.batcher import Entry, Priority, choose_rows, welcome
+from imagine.engine.batcher import (
+    TRUSTED_PASSES,
+    Entry,
+    PassTimes,
+    Priority,
+    choose_rows,
+    welcome,
+)
 
 
 def entry(
@@ -65,6 +72,52 @@ def test_a_tenant_who_was_served_more_waits() -> None:
 def test_the_nearer_deadline_goes_first_within_a_tenant() -> None:
     entries = [entry(1), entry(2, deadline=9.0), entry(3, deadline=5.0)]
     assert choose(entries, rows=3) == [3, 2, 1]
+
+
+def test_among_equals_the_order_of_arrival_decides() -> None:
+    assert choose([entry(2, submitted=1.0), entry(1)], rows=1) == [1]
+
+
+def learned(per_row: dict[int, float], passes: int = TRUSTED_PASSES) -> PassTimes:
+    times = PassTimes()
+    for rows, seconds in per_row.items():
+        for _ in range(passes):
+            times.record(("a",), rows, rows * seconds)
+    return times
+
+
+def test_passes_grow_while_a_row_becomes_cheaper_and_no_further() -> None:
+    times = learned({1: 1.0, 2: 0.8, 4: 0.7, 8: 0.69, 16: 0.69})
+    assert times.useful_rows(("a",), 64) == 4
+
+
+def test_on_a_device_that_is_never_full_passes_are_as_large_as_allowed() -> None:
+    assert learned({1: 1.0, 2: 0.5, 4: 0.3, 8: 0.2}).useful_rows(("a",), 24) == 24
+
+
+def test_a_size_nobody_saw_is_judged_by_the_next_larger_one() -> None:
+    assert learned({2: 1.0, 16: 0.97}).useful_rows(("a",), 64) == 2
+    assert learned({2: 1.0, 16: 0.5}).useful_rows(("a",), 64) == 64
+
+
+def test_a_few_passes_or_another_batch_key_prove_nothing() -> None:
+    times = learned({1: 1.0, 8: 5.0}, passes=TRUSTED_PASSES - 1)
+    assert times.useful_rows(("a",), 64) == 64
+    assert learned({1: 1.0, 8: 5.0}).useful_rows(("b",), 64) == 64
+
+
+def test_old_figures_fade() -> None:
+    times = learned({1: 1.0, 2: 1.5})
+    assert times.useful_rows(("a",), 64) == 1
+    for _ in range(6 * TRUSTED_PASSES):
+        times.record(("a",), 2, 2 * 0.5)
+    assert times.useful_rows(("a",), 64) == 64
+
+
+def test_a_pass_takes_no_more_rows_than_are_useful_for_its_key() -> None:
+    entries = [entry(1, key="a"), entry(2, key="b"), entry(3, key="a"), entry(4, key="a")]
+    chosen = choose_rows(entries, {}, 0.0, 8, 30.0, lambda key: 2 if key == ("a",) else 8)
+    assert [entries[n].number for n in chosen] == [1, 3]
 
 
 def test_who_comes_back_does_not_bring_a_saved_up_claim() -> None:

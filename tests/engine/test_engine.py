@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from imagine.backends import BackendInfo
 from imagine.backends.fake import FakeBackend, FakeState
 from imagine.core import Request
 from imagine.engine import Engine, Limits, Phase, Priority
@@ -24,6 +25,7 @@ from imagine.errors import (
     InvalidInput,
     OutOfMemory,
 )
+from tests.doubles import double_crops
 from tests.engine.doubles import Count, CountingBackend, Gate, counting_wish, wish
 
 
@@ -141,6 +143,9 @@ def test_nan_fails_its_own_row_and_names_the_recipe(
     with pytest.raises(GenerationFailed, match="NaN at step 1 of 3 \\(seed 13"):
         bad.result(10)
     assert outcome(good) == "picture"
+    (incident,) = engine.stats.incidents
+    assert incident.kind == "not finite"
+    assert incident.recipes == ("seed 13, 3 steps, guidance 1, likeness 0.7",)
 
 
 def test_a_row_that_breaks_the_pass_fails_alone(engine: Engine, backend: CountingBackend) -> None:
@@ -194,6 +199,8 @@ def test_without_memory_the_pass_is_split_once_and_the_event_recorded(
     tickets = engine.submit_all([counting_wish(n, steps=2) for n in range(4)])
     assert [outcome(t) for t in tickets] == ["picture"] * 4
     assert engine.stats.out_of_memory_events == 1
+    (incident,) = engine.stats.incidents
+    assert incident.kind == "out of memory" and len(incident.recipes) == 4
     assert [len(seeds) for seeds in backend.passes] == [4, 2, 2, 2, 2]
 
 
@@ -350,6 +357,43 @@ def test_a_person_is_encoded_once_when_asked_to_and_forgotten_on_request() -> No
         assert engine.forget_person(request.crops)
         engine.submit(request).result(10)
         assert len(encoded) == 2
+
+
+def test_two_people_of_one_picture_are_each_encoded_once_and_forgotten_one_by_one() -> None:
+    encoded: list[object] = []
+    ready: list[tuple[object, object]] = []
+
+    class Encoding(FakeBackend):
+        def encode_person(self, crops: object) -> object:
+            encoded.append(crops)
+            return np.full(8, len(encoded))
+
+        def prepare(  # type: ignore[override]
+            self, request: Request, person: object = None, beside: object = None
+        ) -> FakeState:
+            ready.append((person, beside))
+            return super().prepare(request)
+
+    with Engine(Encoding(), people_bytes=1000) as engine:
+        together = replace(wish(person=1), beside=double_crops(2))
+        engine.submit(together).result(10)
+        engine.submit(wish(person=2)).result(10)
+        assert len(encoded) == 2 and ready[1][0] is ready[0][1] is not ready[0][0]
+        assert engine.forget_person(double_crops(2))
+        engine.submit(together).result(10)
+        assert len(encoded) == 3
+
+
+def test_a_backend_that_draws_one_person_fails_a_request_for_two_by_name() -> None:
+    class Lonely(FakeBackend):
+        @property
+        def info(self) -> BackendInfo:
+            return replace(super().info, name="lonely", draws_two=False)
+
+    with Engine(Lonely()) as engine:
+        ticket = engine.submit(replace(wish(), beside=double_crops(2)))
+        with pytest.raises(InvalidInput, match="'lonely' draws one person"):
+            ticket.result(10)
 
 
 def test_a_closed_engine_cancels_what_it_had_and_takes_nothing_more(

@@ -5,9 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imagine.core import Identity, ImageArray
-from imagine.identity.likeness import copy_score, judge_likeness, likeness_score
-from tests.doubles import DoubleDetector, DoubleEncoder, double_crops, double_identity
+from imagine.core import Identity, ImageArray, PairVerdict
+from imagine.identity.likeness import copy_score, judge_likeness, judge_pair, likeness_score
+from tests.doubles import (
+    DoubleDetector,
+    DoubleEncoder,
+    SideBySideDetector,
+    double_crops,
+    double_identity,
+)
 
 ENCODER = DoubleEncoder()
 
@@ -76,3 +82,36 @@ def test_a_copied_selfie_is_called_a_copy() -> None:
     spread = np.stack([me.embeddings[0], other])
     identity = replace(me, embeddings=spread, embedding=me.embeddings[0])
     assert judge(me.crops[0], identity) == "This is close to a copy of your photo."
+
+
+FIRST, SECOND = double_identity(person=3), double_identity(person=4)
+
+
+def pair_of(left: ImageArray, right: ImageArray) -> PairVerdict:
+    image = np.concatenate([left, right], axis=1)
+    return judge_pair(image, (FIRST, SECOND), SideBySideDetector(), ENCODER)
+
+
+def test_two_people_in_their_places_look_like_themselves_and_are_not_mixed() -> None:
+    pair = pair_of(FIRST.crops[0], SECOND.crops[0])
+    assert pair.is_assigned and pair.blending == pytest.approx(0.0, abs=0.1)
+    assert pair.left.words == "The face on the left looks like its person."
+    assert pair.right.words == "The face on the right looks like its person."
+
+
+def test_two_people_who_changed_places_are_each_the_other() -> None:
+    pair = pair_of(SECOND.crops[0], FIRST.crops[0])
+    assert not pair.is_assigned and pair.blending == pytest.approx(1.0, abs=0.1)
+    assert pair.left.words == "The face on the left does not look like its person."
+
+
+def test_a_face_half_way_between_two_people_is_half_blended() -> None:
+    middle = (FIRST.crops[0] / 2.0 + SECOND.crops[0] / 2.0).astype(np.uint8)
+    assert pair_of(middle, SECOND.crops[0]).blending == pytest.approx(0.5, abs=0.1)
+
+
+def test_one_face_alone_belongs_to_the_side_it_stands_on() -> None:
+    pair = pair_of(np.full_like(FIRST.crops[0], 90), SECOND.crops[0])
+    assert (pair.left.face_found, pair.right.face_found) == (False, True)
+    assert pair.left.words == "No face could be found on the left."
+    assert pair.blending is None and not pair.is_assigned

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +157,7 @@ SUFFIXES = [".png", ".jpg", ".webp"]
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_sealed_file_has_signature_watermark_xmp_and_recipe(
-    sealed: MarkedImage, marker: Marker, tmp_path: Path, suffix: str
+    sealed: MarkedImage, marker: Marker, marks: Path, tmp_path: Path, suffix: str
 ) -> None:
     path = sealed.save(tmp_path / f"a{suffix}")
     with Image.open(path) as picture:
@@ -168,7 +170,54 @@ def test_a_sealed_file_has_signature_watermark_xmp_and_recipe(
     assert found and found.record == 42
     assert b"digitalsourcetype/trainedAlgorithmicMedia<" in xmp
     assert marker.identity.name.encode() in xmp
-    assert read_recipe(path).prompt == "on the moon"
+    assert b"imagine:record>42<" in xmp
+    assert read_recipe(path, marks).prompt == "on the moon"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_shared_file_tells_neither_the_prompt_nor_who_it_is(
+    sealed: MarkedImage, tmp_path: Path, suffix: str
+) -> None:
+    private = replace(sealed, recipe=replace(RECIPE, identity_fingerprint="0badface" * 8))
+    data = private.to_bytes(suffix)
+    for word in (b"smiling", b"quoted", b"0badface", b"num_inference_steps"):
+        assert word not in data
+    with pytest.raises(InvalidInput, match="only the installation that made the picture"):
+        read_recipe(data, tmp_path / "somebody else")
+
+
+def test_two_files_of_one_recipe_do_not_resemble_each_other(sealed: MarkedImage) -> None:
+    shut = [re.search(rb"sealedRecipe>(.*?)<", sealed.to_bytes(".jpg")) for _ in range(2)]
+    assert shut[0] and shut[1] and len(shut[0][1]) == len(shut[1][1]) and shut[0][1] != shut[1][1]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_person_may_ask_for_the_recipe_in_their_own_copy(
+    sealed: MarkedImage, marker: Marker, tmp_path: Path, suffix: str
+) -> None:
+    data = sealed.to_bytes(suffix, "open")
+    assert read_recipe(data, tmp_path / "no keys").prompt == "on the moon"
+    kind = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP"}[suffix]
+    reading = read_manifest(data, kind, marker.identity)
+    assert reading and reading.intact and reading.ours
+
+
+def test_a_file_may_be_without_any_recipe(sealed: MarkedImage, marks: Path) -> None:
+    with pytest.raises(InvalidInput, match="carries no recipe"):
+        read_recipe(sealed.to_bytes(".png", "none"), marks)
+    with pytest.raises(InvalidInput, match="none, sealed, open"):
+        sealed.to_bytes(".png", "loud")
+
+
+def test_a_recipe_is_never_sealed_without_a_key(marked: MarkedImage) -> None:
+    with pytest.raises(InvalidInput, match="no key to seal"):
+        marked.to_bytes(".png", "sealed")
+
+
+def test_a_recipe_saved_as_json_is_read_like_a_picture(tmp_path: Path) -> None:
+    told = json.dumps({**asdict(RECIPE), "object": "recipe"}).encode()
+    (tmp_path / "recipe.json").write_bytes(told)
+    assert read_recipe(told) == read_recipe(tmp_path / "recipe.json") == RECIPE
 
 
 def test_a_sealed_sheet_is_signed_as_a_composite(marker: Marker) -> None:

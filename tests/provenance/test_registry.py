@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from imagine.errors import InvalidInput
+from imagine.errors import InvalidInput, NotMarked
 from imagine.provenance.registry import (
     NEAR,
+    HashFile,
     HashRegistry,
     NearDuplicate,
     PerceptualHash,
@@ -99,3 +103,45 @@ def test_a_forgotten_record_is_gone_and_the_others_stay() -> None:
 def test_damaged_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidInput, match="no registry"):
         HashRegistry.from_bytes(data)
+
+
+def test_a_file_keeps_the_registry_for_the_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "pictures.pdq"
+    assert len(HashFile(path).read()) == 0
+    for record in (3, 9):
+        HashFile(path).add(record, perceptual_hash(drawing(record, 128)))
+    found = HashFile(path).read().search(perceptual_hash(drawing(9, 128)))
+    assert [one.record for one in found] == [9]
+    assert path.stat().st_mode & 0o077 == 0
+    assert HashFile(path).remove(9) == 1 and len(HashFile(path).read()) == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["pictures.pdq"]
+
+
+def test_many_may_add_to_a_file_at_once(tmp_path: Path) -> None:
+    path, hashed = tmp_path / "pictures.pdq", PerceptualHash(5)
+
+    def add_some(first: int) -> None:
+        for record in range(first, first + 50):
+            HashFile(path).add(record, hashed)
+
+    threads = [threading.Thread(target=add_some, args=(100 * n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(HashFile(path).read()) == 200
+
+
+def test_half_an_entry_at_the_end_is_left_out_and_damage_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "pictures.pdq"
+    HashFile(path).add(3, PerceptualHash(5))
+    path.write_bytes(path.read_bytes() + b"half")
+    assert len(HashFile(path).read()) == 1
+    path.write_bytes(b"something else entirely, and long enough for an entry")
+    with pytest.raises(InvalidInput, match="backup"):
+        HashFile(path).read()
+
+
+def test_a_registry_that_cannot_be_written_keeps_the_picture_back(tmp_path: Path) -> None:
+    with pytest.raises(NotMarked, match="could not be written"):
+        HashFile(tmp_path / "missing" / "pictures.pdq").add(1, PerceptualHash(5))

@@ -11,8 +11,17 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from imagine.errors import MarkingKeyUnusable
-from imagine.provenance import identity_of, signing
-from imagine.provenance.signing import open_marking_keys, operator_identity
+from imagine.provenance import (
+    AuditReference,
+    Provenance,
+    identity_of,
+    mark_image,
+    open_marker,
+    open_verifier,
+    signing,
+)
+from imagine.provenance.signing import OperatorCertificate, open_marking_keys, operator_identity
+from imagine.provenance.watermark_report import drawing
 
 
 @pytest.fixture
@@ -111,3 +120,43 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(MarkingKeyUnusable, match="could not be made"):
         open_marking_keys(tmp_path / "file" / "marks")
+
+
+@pytest.fixture
+def brought(tmp_path: Path) -> OperatorCertificate:
+    """A certificate as an operator would bring it: from another authority."""
+    open_marking_keys(tmp_path / "authority")
+    folder = tmp_path / "authority"
+    return OperatorCertificate(
+        folder / "signing-chain.pem", folder / "signing-key.pem", folder / "authority.pem"
+    )
+
+
+def test_a_brought_certificate_signs_and_older_pictures_stay_ours(
+    tmp_path: Path, brought: OperatorCertificate
+) -> None:
+    audit = AuditReference(5, "", "")
+    own, _ = open_marker(tmp_path / "marks")
+    before = mark_image(drawing(2, 128), None, own, audit).to_bytes(".jpg")
+    theirs, keys = open_marker(tmp_path / "marks", operator=brought)
+    after = mark_image(drawing(2, 128), None, theirs, audit).to_bytes(".jpg")
+    assert keys.identity.name == own.identity.name
+    assert keys.identity.certificate_chain == brought.chain.read_text()
+    # A verifier is told nothing of the settings: the public half lies beside the keys.
+    verifier = open_verifier(tmp_path / "marks")
+    for data in (before, after):
+        assert verifier.verify(data).verdict is Provenance.UNTOUCHED
+    stranger = open_verifier(tmp_path / "authority").verify(before)
+    assert stranger.manifest == "another's"
+
+
+def test_a_brought_certificate_that_is_damaged_is_refused(
+    tmp_path: Path, brought: OperatorCertificate
+) -> None:
+    with pytest.raises(MarkingKeyUnusable, match="could not be read"):
+        open_marking_keys(tmp_path / "marks", None, replace(brought, chain=tmp_path / "missing"))
+    open_marking_keys(tmp_path / "marks", None, brought)
+    (copy,) = (tmp_path / "marks").glob("operator-*-roots.pem")
+    copy.write_text("nonsense")
+    with pytest.raises(MarkingKeyUnusable, match="backup"):
+        open_marking_keys(tmp_path / "marks")

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage
 from PIL import Image
 
 from imagine.core import ImageArray
@@ -25,6 +27,9 @@ REQUIRED = [
     "turned 90 degrees",
     "crop to 90 %, q75",
     "crop, mirrored, q75",
+    "rotated by 1 degree",
+    "rotated by -2 degrees",
+    "straightened by 1.3",
 ]
 
 
@@ -88,6 +93,36 @@ def test_the_reading_tells_what_was_done(
     assert mirror and mirror.mirrored and mirror.is_whole
     assert turned and turned.quarter_turns == 3
     assert larger and larger.scale == pytest.approx(300 / 256, abs=0.01)
+
+
+def test_a_picture_straightened_by_hand_says_so(
+    watermark: Watermark, marked: list[tuple[ImageArray, ImageArray]]
+) -> None:
+    turned = Image.fromarray(marked[2][1]).rotate(2, Image.Resampling.BICUBIC)
+    found = watermark.read(np.asarray(turned))
+    assert found and found.degrees == pytest.approx(-2, abs=0.5) and not found.is_whole
+
+
+def test_marks_of_the_first_version_are_still_read(watermark: Watermark) -> None:
+    """Written by version 0.1 with this key, before crops and rotations were thought of."""
+    with Image.open(Path(__file__).with_name("data") / "marked-by-0.1.png") as picture:
+        old = np.asarray(picture.convert("RGB"))
+    whole, crop = watermark.read(old), watermark.read(np.ascontiguousarray(old[4:122, 6:124]))
+    assert whole is not None and whole.record == 20261122
+    assert crop is not None and crop.record == 20261122
+
+
+def test_grass_survives_crops(watermark: Watermark) -> None:
+    """Coarse noise drowns a mark, and a crop brings back what was cancelled of it in the margins.
+
+    The recipe of version 0.1 read one of twelve such crops.
+    """
+    grass = Image.open(Path(skimage.__file__).parent / "data" / "grass.png").convert("RGB")
+    pixels = np.asarray(grass.resize((256, 256), Image.Resampling.LANCZOS))
+    after = watermark.embed(pixels, 77)
+    crops = [after[top : top + 230, left : left + 230] for left, top in ((2, 3), (15, 12), (24, 8))]
+    found = [watermark.read(np.ascontiguousarray(crop)) for crop in crops]
+    assert sum(one is not None and one.record == 77 for one in found) >= 2
 
 
 def test_unmarked_pictures_and_other_keys_read_nothing(

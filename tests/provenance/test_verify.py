@@ -293,7 +293,7 @@ def small_files(marker: Marker) -> dict[str, bytes]:
     return {suffix: small.to_bytes(suffix) for suffix in SUFFIXES}
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     suffix=st.sampled_from(SUFFIXES),
     changes=st.lists(

@@ -1,24 +1,37 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from imagine.provenance import watermark_report
 from imagine.provenance.spread_spectrum import SpreadSpectrumWatermark
 
 
-def test_the_report_counts_what_survived_per_size(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_the_report_counts_what_survived_and_writes_a_page(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     few = {name: watermark_report.ATTACKS[name] for name in ("untouched", "through 64 x 64")}
     monkeypatch.setattr(watermark_report, "ATTACKS", few)
-    monkeypatch.setattr(
-        watermark_report, "test_pictures", lambda size: [watermark_report.drawing(2, size)] * 2
-    )
-    watermark_report.main(["--sizes", "128", "--pictures", "1", "--false-reads", "3"])
+    drawings = [watermark_report.drawing(2, 128)] * 2
+    monkeypatch.setattr(watermark_report, "test_pictures", lambda size, people=None: drawings)
+    page = tmp_path / "watermark.md"
+    words = ["--sizes", "128", "--pictures", "1", "--false-reads", "3", "--write", str(page)]
+    watermark_report.main(words)
     told = capsys.readouterr().out
     assert "128 px, 1 pictures" in told and "PSNR dB" in told
     assert "untouched                  1 of 1   100.0 %" in told
     assert "0 false reads in 3 unmarked crops" in told
+    assert "| untouched | 100.0 % |" in page.read_text()
+    assert "**0 of 3**" in page.read_text()
+
+
+def test_people_who_do_not_exist_may_be_added(tmp_path: Path) -> None:
+    faces = np.full((2, 128, 128, 3), 90, np.uint8)
+    np.save(tmp_path / "shard-0000000.npy", faces)
+    (one,) = watermark_report._renders(tmp_path, 256)
+    assert one.shape == (256, 256, 3)
 
 
 def test_drawings_are_the_same_each_time_and_differ_from_each_other() -> None:
@@ -29,9 +42,7 @@ def test_drawings_are_the_same_each_time_and_differ_from_each_other() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "share"), [(256, 0.97), (512, 0.99), (1024, 0.99)])
 def test_what_is_promised_holds_on_all_64_pictures(size: int, share: float) -> None:
-    promised = ["JPEG q75", "JPEG q50", "0.5x", "WebP 80", "brightness +15 %"]
-    promised += ["screenshot 0.75x q80", "mirrored"]
-    attacks = {name: watermark_report.ATTACKS[name] for name in promised}
+    attacks = {name: watermark_report.ATTACKS[name] for name in watermark_report.PROMISED}
     pictures = watermark_report.test_pictures(size)
     found = watermark_report.measure(SpreadSpectrumWatermark(b"k" * 32), pictures, attacks)
     assert min(found.survived.values()) >= share * len(pictures)

@@ -3,15 +3,21 @@ from __future__ import annotations
 import base64
 import json
 import math
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from imagine.core import FloatArray
-from imagine.errors import InvalidInput
-from imagine.safety.do_not_generate import DoNotGenerateList, make_key, read_key
+from imagine.errors import CheckMissing, InvalidInput
+from imagine.safety.do_not_generate import (
+    NearestListed,
+    key_fingerprint,
+    read_public_key,
+    read_signed_list,
+    sign_list,
+)
 
 ISSUER = Ed25519PrivateKey.generate()
 TRUSTED = [ISSUER.public_key()]
@@ -21,110 +27,97 @@ def distance(one: FloatArray, other: FloatArray) -> float:
     return float(np.linalg.norm(one - other))
 
 
-def vector(value: float) -> FloatArray:
-    return np.full(128, value, np.float32)
+def vector(value: float, size: int = 128) -> FloatArray:
+    return np.full(size, value, np.float32)
 
 
-def open_list(folder: Path, recogniser: str = "dlib") -> DoNotGenerateList:
-    key_file = folder / "list.key"
-    key = read_key(key_file) if key_file.exists() else make_key(key_file)
-    return DoNotGenerateList(folder / "list.bin", key, recogniser, distance)
+class Kept:
+    """A list in memory."""
+
+    def __init__(self, **people: list[FloatArray]) -> None:
+        self.people = people
+
+    def embeddings(self, recogniser: str) -> list[FloatArray]:
+        return self.people.get(recogniser, [])
+
+    def counts(self) -> dict[str, int]:
+        return {name: len(vectors) for name, vectors in self.people.items()}
 
 
-def test_a_new_list_is_empty_and_matches_nobody(tmp_path: Path) -> None:
-    people = open_list(tmp_path)
-    assert len(people) == 0
-    assert people.nearest(vector(1.0)) == math.inf
-    assert not people.matches(vector(1.0), 100.0)
-    assert not (tmp_path / "list.bin").exists()
+def nearest(*vectors: FloatArray) -> NearestListed:
+    return NearestListed(Kept(dlib=list(vectors)), "dlib", distance)
 
 
-def test_whoever_registers_is_found_again_after_a_restart(tmp_path: Path) -> None:
-    open_list(tmp_path).register(vector(1.0))
-    people = open_list(tmp_path)
-    assert people.nearest(vector(1.0)) == 0.0
-    assert people.matches(vector(1.01), 0.6)
-    assert not people.matches(vector(2.0), 0.6)
+def read(content: bytes, **words: object) -> Mapping[str, FloatArray]:
+    asked = {"trusted": TRUSTED, "recogniser": "dlib", "size": 128} | words
+    return read_signed_list(content, **asked).people  # type: ignore[arg-type]
 
 
-def test_the_receipt_takes_a_person_off_again(tmp_path: Path) -> None:
-    people = open_list(tmp_path)
-    receipt = people.register(vector(1.0))
-    people.register(vector(5.0))
-    people.remove(receipt)
-    assert len(open_list(tmp_path)) == 1
-    with pytest.raises(InvalidInput, match="receipt"):
-        people.remove(receipt)
+def test_an_empty_list_is_infinitely_far_from_everybody() -> None:
+    assert nearest()(vector(1.0)) == math.inf
 
 
-def test_nothing_of_an_embedding_can_be_read_on_the_disk(tmp_path: Path) -> None:
-    people = open_list(tmp_path)
-    people.register(vector(1.0))
-    stored = (tmp_path / "list.bin").read_bytes()
-    assert vector(1.0).tobytes() not in stored
-    assert base64.b64encode(vector(1.0).tobytes())[:40] not in stored
-    assert repr(people) == "DoNotGenerateList('list.bin', 1 people, dlib)"
+def test_the_nearest_entry_counts() -> None:
+    assert nearest(vector(5.0), vector(1.0))(vector(1.0)) == 0.0
 
 
-def test_another_process_sees_a_new_entry(tmp_path: Path) -> None:
-    reader, writer = open_list(tmp_path), open_list(tmp_path)
-    writer.register(vector(1.0))
-    assert reader.matches(vector(1.0), 0.6)
+def test_a_new_entry_is_seen_at_once() -> None:
+    kept = Kept(dlib=[])
+    listed = NearestListed(kept, "dlib", distance)
+    kept.people["dlib"].append(vector(1.0))
+    assert listed(vector(1.0)) == 0.0
 
 
-def test_a_flipped_byte_a_wrong_key_and_another_recogniser_are_refused(tmp_path: Path) -> None:
-    open_list(tmp_path).register(vector(1.0))
-    stored = bytearray((tmp_path / "list.bin").read_bytes())
-    with pytest.raises(InvalidInput, match="cannot be opened"):
-        DoNotGenerateList(tmp_path / "list.bin", bytes(32), "dlib", distance)
-    with pytest.raises(InvalidInput, match="recogniser 'arcface'"):
-        open_list(tmp_path, "arcface")
-    for position in (0, 20, len(stored) - 1):
-        damaged = bytes(stored[:position]) + bytes([stored[position] ^ 1]) + stored[position + 1 :]
-        (tmp_path / "list.bin").write_bytes(damaged)
-        with pytest.raises(InvalidInput, match="do not delete it"):
-            open_list(tmp_path)
-    (tmp_path / "list.bin").write_bytes(b"")
-    with pytest.raises(InvalidInput, match="damaged"):
-        open_list(tmp_path)
+def test_a_distance_that_is_no_number_is_not_hidden_by_others() -> None:
+    odd = NearestListed(Kept(dlib=[vector(1), vector(2)]), "dlib", lambda one, other: math.nan)
+    assert math.isnan(odd(vector(3.0)))
 
 
-def test_a_list_that_disappears_is_not_an_empty_one(tmp_path: Path) -> None:
-    people = open_list(tmp_path)
-    people.register(vector(1.0))
-    (tmp_path / "list.bin").unlink()
-    with pytest.raises(InvalidInput, match="disappeared"):
-        people.nearest(vector(1.0))
+def test_people_of_another_recogniser_stop_the_check_rather_than_go_unseen() -> None:
+    listed = NearestListed(Kept(dlib=[vector(1.0)], arcface=[vector(1.0, 512)]), "dlib", distance)
+    with pytest.raises(CheckMissing, match="1 with 'arcface'"):
+        listed.check_ready()
+    nearest(vector(1.0)).check_ready()
 
 
-def test_a_signed_list_is_taken_over_once(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    theirs, ours = open_list(tmp_path / "a"), open_list(tmp_path / "b")
-    theirs.register(vector(1.0))
-    content = theirs.export_signed(ISSUER, "a registry")
-    ours.register(vector(3.0))
-    assert ours.import_signed(content, TRUSTED) == 1
-    assert ours.import_signed(content, TRUSTED) == 0
-    assert ours.matches(vector(1.0), 0.1) and ours.matches(vector(3.0), 0.1)
+def test_an_entry_of_another_size_is_an_error_not_a_stranger() -> None:
+    with pytest.raises(InvalidInput, match="has 4 numbers"):
+        nearest(vector(1.0, 4))(vector(1.0))
 
 
-def test_an_unsigned_changed_or_foreign_list_is_refused_whole(tmp_path: Path) -> None:
-    people = open_list(tmp_path)
-    people.register(vector(1.0))
-    content = people.export_signed(ISSUER, "a registry")
+@pytest.mark.parametrize("bad", [vector(0.0), vector(math.inf), np.zeros((2, 2)), np.zeros(0)])
+def test_something_that_is_no_embedding_is_refused(bad: FloatArray) -> None:
+    with pytest.raises(InvalidInput, match="cannot be listed or looked up"):
+        nearest(vector(1.0))(bad)
+    with pytest.raises(InvalidInput, match="cannot be listed or looked up"):
+        sign_list({"x": bad}, "dlib", ISSUER, "a registry")
+
+
+def test_a_signed_list_comes_back_as_it_was() -> None:
+    content = sign_list({"a": vector(1.0), "b": vector(2.0)}, "dlib", ISSUER, "a registry")
+    people = read(content)
+    assert sorted(people) == ["a", "b"]
+    np.testing.assert_array_equal(people["b"], vector(2.0))
+    found = read_signed_list(content, TRUSTED, "dlib", 128)
+    assert found.issuer == key_fingerprint(TRUSTED[0]) and "people" not in repr(found)
+
+
+def test_an_unsigned_changed_or_foreign_list_is_refused_whole() -> None:
+    content = sign_list({"a": vector(1.0)}, "dlib", ISSUER, "a registry")
     stranger = Ed25519PrivateKey.generate().public_key()
     outer = json.loads(content)
     payload = base64.b64decode(outer["payload"]).replace(b"a registry", b"b registry")
     outer["payload"] = base64.b64encode(payload).decode()
-    attempts = [(content, [stranger]), (content, []), (json.dumps(outer).encode(), TRUSTED)]
-    for attempt, trusted in attempts:
+    for attempt, trusted in (
+        (content, [stranger]),
+        (content, []),
+        (json.dumps(outer).encode(), TRUSTED),
+    ):
         with pytest.raises(InvalidInput, match="not signed by a key you trust"):
-            people.import_signed(attempt, trusted)
+            read(attempt, trusted=trusted)
     for rubbish in (b"", b"[]", b"{}", b'{"payload": 1, "signature": 2}', b"[" * 100_000):
         with pytest.raises(InvalidInput, match="not in our format"):
-            people.import_signed(rubbish, TRUSTED)
-    assert len(people) == 1
+            read(rubbish)
 
 
 def signed(data: object) -> bytes:
@@ -143,40 +136,20 @@ def signed(data: object) -> bytes:
         ({"people": {"x": base64.b64encode(b"abc").decode()}}, "not an embedding"),
         ({"people": {"x": ""}}, "shape"),
         ({"people": {"x": base64.b64encode(vector(math.nan).tobytes()).decode()}}, "finite"),
-        ({"people": {"x": base64.b64encode(b"\0\0\x80?").decode()}}, "different sizes"),
+        ({"people": {"x": base64.b64encode(b"\0\0\x80?").decode()}}, "have 128"),
     ],
 )
 def test_a_signed_list_with_strange_content_is_refused(
-    tmp_path: Path, change: dict[str, object], sentence: str
+    change: dict[str, object], sentence: str
 ) -> None:
-    people = open_list(tmp_path)
-    people.register(vector(1.0))
     data = {"format": "imagine-do-not-generate/1", "recogniser": "dlib", "people": {}} | change
     with pytest.raises(InvalidInput, match=sentence):
-        people.import_signed(signed(data), TRUSTED)
-    assert len(people) == 1
+        read(signed(data))
 
 
-@pytest.mark.parametrize("bad", [vector(0.0), vector(math.inf), np.zeros((2, 2)), np.zeros(0)])
-def test_something_that_is_no_embedding_is_refused(tmp_path: Path, bad: FloatArray) -> None:
-    people = open_list(tmp_path)
-    with pytest.raises(InvalidInput, match="cannot be listed or looked up"):
-        people.register(bad)
-    with pytest.raises(InvalidInput, match="cannot be listed or looked up"):
-        people.nearest(bad)
-
-
-def test_a_key_is_private_never_overwritten_and_never_shown(tmp_path: Path) -> None:
-    path = tmp_path / "list.key"
-    key = make_key(path)
-    assert read_key(path) == key and path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(InvalidInput, match="already"):
-        make_key(path)
-    path.write_text("abcd")
-    with pytest.raises(InvalidInput, match="2 bytes") as caught:
-        read_key(path)
-    assert "abcd" not in str(caught.value)
-    with pytest.raises(InvalidInput, match="cannot be read"):
-        read_key(tmp_path / "none.key")
-    with pytest.raises(InvalidInput, match="5 bytes"):
-        DoNotGenerateList(tmp_path / "list.bin", b"short", "dlib", distance)
+def test_a_public_key_is_64_hex_digits() -> None:
+    text = TRUSTED[0].public_bytes_raw().hex()
+    assert read_public_key(f" {text}\n") == TRUSTED[0]
+    for wrong in ("", "abcd", "z" * 64):
+        with pytest.raises(InvalidInput, match="64 hex digits"):
+            read_public_key(wrong)

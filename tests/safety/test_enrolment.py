@@ -16,7 +16,6 @@ from imagine.safety.enrolment import (
     Allowance,
     Application,
     Challenge,
-    ChallengeDesk,
     ChallengeRules,
     ChallengeState,
     EnrolmentPolicy,
@@ -27,7 +26,10 @@ from imagine.safety.enrolment import (
     Stage,
     Status,
     Turn,
+    advance,
     begin,
+    draw_poses,
+    judge_answer,
     judge_enrolment,
 )
 from imagine.settings import Settings
@@ -42,7 +44,8 @@ def distance(one: FloatArray, other: FloatArray) -> float:
 
 
 SAME_FACE = SameFace(ME, distance, 1.0)
-CHALLENGE = Challenge("n" * 32, "me", (), 0.0, 40.0)
+CHALLENGE = Challenge((), 0.0, 40.0)
+RULES = ChallengeRules()
 
 
 def application(**changes: object) -> Application:
@@ -130,7 +133,7 @@ def test_switching_the_age_gate_off_is_recorded() -> None:
     judge_enrolment(
         application(apparent_ages=None), tools(), off, lambda kind, facts: events.append(kind)
     )
-    assert events == ["safety.check_switched_off"]
+    assert events == ["checks.turned_off"]
 
 
 def test_a_share_of_pictures_is_reviewed() -> None:
@@ -143,15 +146,12 @@ def test_a_share_of_pictures_is_reviewed() -> None:
 
 
 class Person:
-    """Somebody before the camera, ten frames a second, whose clock is also the desk's."""
+    """Somebody before the camera, ten frames a second."""
 
     def __init__(self, face: FloatArray = ME) -> None:
         self.now = 100.0
         self.yaw = 0.0
         self.face = face
-
-    def clock(self) -> float:
-        return self.now
 
     def turning_to(self, yaw: float, step: float = 6.0) -> Iterator[FrameMeasure]:
         """Frames of a steady turn, and three of holding still."""
@@ -169,183 +169,172 @@ class Person:
 YAW = {Turn.AHEAD: 0.0, Turn.LEFT: 25.0, Turn.RIGHT: -25.0}
 
 
-def desk_for(person: Person, *turns: Turn) -> ChallengeDesk:
-    chosen = itertools.cycle(turns or (Turn.LEFT, Turn.RIGHT))
-    return ChallengeDesk(clock=person.clock, choose=lambda options: next(chosen))
+class Attempt:
+    """Somebody answering a challenge, looked at frame by frame."""
 
+    def __init__(self, person: Person, *turns: Turn, rules: ChallengeRules = RULES) -> None:
+        chosen = itertools.cycle(turns or (Turn.LEFT, Turn.RIGHT))
+        poses = draw_poses(rules, lambda options: next(chosen))
+        self.person, self.rules = person, rules
+        self.challenge = Challenge(poses, person.now, person.now + rules.seconds)
+        self.state = begin(self.challenge)
 
-def perform(
-    desk: ChallengeDesk, person: Person, poses: Sequence[Turn], challenge: Challenge
-) -> ChallengeState:
-    """Turn the head through the poses until the challenge ends."""
-    state = begin(challenge)
-    for pose in poses:
-        for frame in person.turning_to(YAW[pose]):
-            state = desk.look(challenge.nonce, "me", frame, SAME_FACE)
-            if state.stage is not Stage.RUNNING:
-                return state
-    return state
+    def look(self, frame: FrameMeasure, same_face: SameFace = SAME_FACE) -> ChallengeState:
+        self.state = advance(self.state, frame, self.person.now, same_face, self.rules)
+        return self.state
+
+    def perform(self, poses: Sequence[Turn]) -> ChallengeState:
+        """Turn the head through the poses until the challenge ends."""
+        for pose in poses:
+            for frame in self.person.turning_to(YAW[pose]):
+                if self.look(frame).stage is not Stage.RUNNING:
+                    return self.state
+        return self.state
 
 
 def test_following_the_turns_in_time_passes() -> None:
-    person = Person()
-    desk = desk_for(person)
-    challenge = desk.issue("me")
-    state = perform(desk, person, challenge.poses, challenge)
+    attempt = Attempt(Person())
+    state = attempt.perform(attempt.challenge.poses)
     assert state.stage is Stage.PASSED, state.code
     assert state.words == "Thank you, that was you."
 
 
 def test_a_challenge_begins_and_ends_looking_ahead_and_is_not_guessable() -> None:
-    desk = ChallengeDesk()
-    challenges = [desk.issue(f"subject {number}") for number in range(200)]
-    assert all(c.poses[0] is c.poses[-1] is Turn.AHEAD for c in challenges)
-    assert len({c.poses for c in challenges}) == 16
-    assert len({c.nonce for c in challenges}) == 200
+    drawn = [draw_poses(RULES) for _ in range(200)]
+    assert all(poses[0] is poses[-1] is Turn.AHEAD for poses in drawn)
+    assert len(set(drawn)) == 16
 
 
 def test_words_say_what_to_do_next() -> None:
-    person = Person()
-    desk = desk_for(person, Turn.RIGHT)
-    challenge = desk.issue("me")
-    assert begin(challenge).words == "Look straight into the camera."
-    state = desk.look(challenge.nonce, "me", person.frame(), SAME_FACE)
-    assert state.words == "Turn your head slowly to your right."
+    attempt = Attempt(Person(), Turn.RIGHT)
+    assert attempt.state.words == "Look straight into the camera."
+    assert attempt.look(attempt.person.frame()).words == "Turn your head slowly to your right."
 
 
 def test_the_wrong_way_fails() -> None:
-    person = Person()
-    desk = desk_for(person, Turn.LEFT)
-    challenge = desk.issue("me")
-    state = perform(desk, person, (Turn.AHEAD, Turn.RIGHT), challenge)
+    state = Attempt(Person(), Turn.LEFT).perform((Turn.AHEAD, Turn.RIGHT))
     assert (state.stage, state.code) == (Stage.FAILED, "wrong_way")
 
 
 def test_a_recording_of_another_sequence_fails() -> None:
-    person = Person()
-    desk = desk_for(person, Turn.RIGHT, Turn.RIGHT, Turn.LEFT, Turn.RIGHT)
-    challenge = desk.issue("me")
+    attempt = Attempt(Person(), Turn.RIGHT, Turn.RIGHT, Turn.LEFT, Turn.RIGHT)
     recorded = (Turn.AHEAD, Turn.RIGHT, Turn.AHEAD, Turn.LEFT, Turn.AHEAD)
-    assert perform(desk, person, recorded, challenge).stage is Stage.FAILED
+    assert attempt.perform(recorded).stage is Stage.FAILED
 
 
 def test_a_photo_held_still_runs_out_of_time() -> None:
-    person = Person()
-    desk = desk_for(person)
-    nonce = desk.issue("me").nonce
-    states = []
-    while not states or states[-1].stage is Stage.RUNNING:
-        states.append(desk.look(nonce, "me", person.frame(), SAME_FACE))
-    assert states[-1].code in {"late", "too_many_frames"}
+    attempt = Attempt(Person())
+    while attempt.state.stage is Stage.RUNNING:
+        attempt.look(attempt.person.frame())
+    assert attempt.state.code in {"late", "too_many_frames"}
 
 
 def test_a_deck_of_photos_fails_at_the_jump() -> None:
-    person = Person()
-    desk = desk_for(person, Turn.LEFT)
-    nonce = desk.issue("me").nonce
-    desk.look(nonce, "me", person.frame(), SAME_FACE)
-    person.yaw = 25.0
-    assert desk.look(nonce, "me", person.frame(), SAME_FACE).code == "jump"
+    attempt = Attempt(Person(), Turn.LEFT)
+    attempt.look(attempt.person.frame())
+    attempt.person.yaw = 25.0
+    assert attempt.look(attempt.person.frame()).code == "jump"
 
 
 def test_a_jump_cannot_be_hidden_behind_a_covered_camera() -> None:
-    person = Person()
-    desk = desk_for(person, Turn.LEFT)
-    nonce = desk.issue("me").nonce
-    desk.look(nonce, "me", person.frame(), SAME_FACE)
-    desk.look(nonce, "me", person.frame(faces=0), SAME_FACE)
-    person.yaw = 25.0
-    assert desk.look(nonce, "me", person.frame(), SAME_FACE).code == "jump"
+    attempt = Attempt(Person(), Turn.LEFT)
+    attempt.look(attempt.person.frame())
+    attempt.look(attempt.person.frame(faces=0))
+    attempt.person.yaw = 25.0
+    assert attempt.look(attempt.person.frame()).code == "jump"
 
 
 def test_somebody_else_than_on_the_uploads_fails() -> None:
-    person = Person(OTHER)
-    desk = desk_for(person)
-    nonce = desk.issue("me").nonce
-    assert desk.look(nonce, "me", person.frame(), SAME_FACE).code == "not_the_uploads"
+    attempt = Attempt(Person(OTHER))
+    assert attempt.look(attempt.person.frame()).code == "not_the_uploads"
 
 
 def test_a_face_that_changes_on_the_way_fails() -> None:
     # Both within reach of the uploads, but not of each other.
-    person = Person(np.array([0.9, 0.0], np.float32))
-    desk = desk_for(person)
-    nonce = desk.issue("me").nonce
-    desk.look(nonce, "me", person.frame(), SAME_FACE)
-    person.face = np.array([-0.9, 0.0], np.float32)
-    assert desk.look(nonce, "me", person.frame(), SAME_FACE).code == "another_face"
+    attempt = Attempt(Person(np.array([0.9, 0.0], np.float32)))
+    attempt.look(attempt.person.frame())
+    attempt.person.face = np.array([-0.9, 0.0], np.float32)
+    assert attempt.look(attempt.person.frame()).code == "another_face"
 
 
 def test_a_second_face_and_no_face_for_long_fail() -> None:
-    person = Person()
-    desk = desk_for(person)
-    nonce = desk.issue("me").nonce
-    assert desk.look(nonce, "me", person.frame(faces=2), SAME_FACE).code == "several_faces"
-    nonce = desk.issue("me").nonce
-    for _ in range(desk.rules.most_lost):
-        state = desk.look(nonce, "me", person.frame(faces=0), SAME_FACE)
-        assert state.stage is Stage.RUNNING
-    assert desk.look(nonce, "me", person.frame(faces=0), SAME_FACE).code == "face_lost"
+    attempt = Attempt(Person())
+    assert attempt.look(attempt.person.frame(faces=2)).code == "several_faces"
+    attempt = Attempt(Person())
+    for _ in range(RULES.most_lost):
+        assert attempt.look(attempt.person.frame(faces=0)).stage is Stage.RUNNING
+    assert attempt.look(attempt.person.frame(faces=0)).code == "face_lost"
+
+
+def test_a_straight_face_that_nobody_described_proves_nothing() -> None:
+    attempt = Attempt(Person())
+    assert attempt.look(FrameMeasure(1, 0.0, None)).poses_seen == 0
+    assert attempt.look(attempt.person.frame()).poses_seen == 1
+    attempt.person.yaw = 14.0
+    seen = attempt.look(FrameMeasure(1, 14.0, None))  # turned faces are not compared
+    assert (seen.stage, seen.lost) == (Stage.RUNNING, 0)
 
 
 def test_distances_and_angles_that_are_no_numbers_never_pass() -> None:
-    person = Person()
-    desk = desk_for(person)
-    nonce = desk.issue("me").nonce
+    attempt = Attempt(Person())
     broken = SameFace(ME, lambda one, other: math.nan, 1.0)
-    assert desk.look(nonce, "me", person.frame(), broken).code == "not_the_uploads"
-    nonce = desk.issue("me").nonce
-    person.yaw = math.nan
-    assert desk.look(nonce, "me", person.frame(), SAME_FACE).poses_seen == 0
+    assert attempt.look(attempt.person.frame(), broken).code == "not_the_uploads"
+    attempt = Attempt(Person())
+    attempt.person.yaw = math.nan
+    assert attempt.look(attempt.person.frame()).poses_seen == 0
 
 
 def test_after_the_deadline_it_is_late() -> None:
-    person = Person()
-    desk = desk_for(person)
-    nonce = desk.issue("me").nonce
-    person.now += desk.rules.seconds + 1
-    assert desk.look(nonce, "me", person.frame(), SAME_FACE).code == "late"
+    attempt = Attempt(Person())
+    attempt.person.now += RULES.seconds + 1
+    assert attempt.look(attempt.person.frame()).code == "late"
 
 
 def test_poses_faster_than_a_head_can_turn_do_not_count() -> None:
-    person = Person()
-    desk = ChallengeDesk(ChallengeRules(jump_degrees=90.0), person.clock, lambda o: Turn.LEFT)
-    nonce = desk.issue("me").nonce
-    desk.look(nonce, "me", person.frame(), SAME_FACE)
-    person.yaw = 25.0
-    assert desk.look(nonce, "me", person.frame(), SAME_FACE).poses_seen == 1
-    person.now += 0.2
-    assert desk.look(nonce, "me", person.frame(), SAME_FACE).poses_seen == 2
+    attempt = Attempt(Person(), Turn.LEFT, rules=ChallengeRules(jump_degrees=90.0))
+    attempt.look(attempt.person.frame())
+    attempt.person.yaw = 25.0
+    assert attempt.look(attempt.person.frame()).poses_seen == 1
+    attempt.person.now += 0.2
+    assert attempt.look(attempt.person.frame()).poses_seen == 2
 
 
-def test_a_nonce_is_good_for_one_attempt_of_one_subject() -> None:
-    person = Person()
-    desk = desk_for(person)
-    old, new = desk.issue("me").nonce, desk.issue("me").nonce
-    attempts = [(old, "me"), (new, "you"), ("0" * 32, "me")]
-    for nonce, subject in attempts:
-        with pytest.raises(EnrolmentRefused, match="not open"):
-            desk.look(nonce, subject, person.frame(), SAME_FACE)
-    desk.look(new, "me", person.frame(faces=2), SAME_FACE)  # fails, and is used up
-    with pytest.raises(EnrolmentRefused, match="not open") as caught:
-        desk.look(new, "me", person.frame(), SAME_FACE)
-    assert caught.value.code == "unknown_nonce"
+# An answer in one piece
 
 
-def test_stale_challenges_are_forgotten() -> None:
-    person, open_states = Person(), {}
-    desk = ChallengeDesk(clock=person.clock, open_states=open_states)
-    desk.issue("me")
-    person.now += desk.rules.seconds + 1
-    desk.issue("you")
-    assert [state.challenge.subject for state in open_states.values()] == ["you"]
+def recorded(attempt: Attempt, poses: Sequence[Turn]) -> list[FrameMeasure]:
+    return [frame for pose in poses for frame in attempt.person.turning_to(YAW[pose])]
+
+
+def judged(attempt: Attempt, frames: list[FrameMeasure], seconds: float) -> ChallengeState:
+    now = attempt.challenge.issued_at + seconds
+    return judge_answer(attempt.challenge, frames, len(frames), now, SAME_FACE, RULES)
+
+
+def test_all_frames_at_once_pass_like_one_by_one() -> None:
+    attempt = Attempt(Person())
+    frames = recorded(attempt, attempt.challenge.poses)
+    assert judged(attempt, frames, 15.0).stage is Stage.PASSED
+
+
+def test_an_answer_sooner_than_a_head_can_turn_or_too_late_fails() -> None:
+    attempt = Attempt(Person())
+    frames = recorded(attempt, attempt.challenge.poses)
+    assert judged(attempt, frames, 1.0).code in {"unfinished", "wrong_way"}
+    assert judged(attempt, frames, RULES.seconds + 5.0).code == "late"
+
+
+@pytest.mark.parametrize("poses", [(), (Turn.AHEAD,), (Turn.AHEAD, Turn.LEFT, Turn.AHEAD)])
+def test_an_answer_that_stops_early_has_failed(poses: tuple[Turn, ...]) -> None:
+    attempt = Attempt(Person())
+    assert judged(attempt, recorded(attempt, poses), 15.0).code == "unfinished"
 
 
 def test_a_state_shows_no_face_in_repr() -> None:
-    person = Person(np.array([0.125, 0.0], np.float32))
-    desk = desk_for(person)
-    state = desk.look(desk.issue("me").nonce, "me", person.frame(), SAME_FACE)
+    attempt = Attempt(Person(np.array([0.125, 0.0], np.float32)))
+    state = attempt.look(attempt.person.frame())
     assert state.first_face is not None and "0.125" not in repr(state)
-    assert "0.125" not in repr(person.frame()) and "0.125" not in repr(application())
+    assert "0.125" not in repr(attempt.person.frame()) and "0.125" not in repr(application())
 
 
 # Once with faces of people who do not exist, and the real recogniser
@@ -364,8 +353,9 @@ def test_a_selfie_of_the_same_sample_person_is_accepted_and_of_another_is_not() 
     uploads = measured("person-b", 2).embedding
     assert uploads is not None
     same_face = SameFace(uploads, encoder().distance, encoder().same_person_distance)
-    desk = ChallengeDesk()
-    mine = desk.look(desk.issue("me").nonce, "me", measured("person-b", 1), same_face)
-    theirs = desk.look(desk.issue("me").nonce, "me", measured("person-c", 1), same_face)
+    mine, theirs = (
+        advance(begin(Attempt(Person()).challenge), measured(who, 1), 101.0, same_face, RULES)
+        for who in ("person-b", "person-c")
+    )
     assert (mine.stage, mine.poses_seen) == (Stage.RUNNING, 1)
     assert theirs.code == "not_the_uploads"

@@ -174,7 +174,7 @@ def test_a_check_that_is_switched_off_is_an_event_and_shown_in_the_report() -> N
     assert report.outcome is Outcome.PASS
     assert report.switched_off == ("apparent_minors",)
     assert report.facts()["switched_off"] == ["apparent_minors"]
-    assert events == [("safety.check_switched_off", {"check": "apparent_minors"})]
+    assert events == [("checks.turned_off", {"check": "apparent_minors"})]
 
 
 def test_nudity_of_an_enrolled_person_has_no_switch() -> None:
@@ -200,8 +200,8 @@ def test_nudity_limits_can_only_be_tightened(limits: Thresholds) -> None:
 def test_a_weakened_limit_is_an_event_and_a_tightened_one_is_not() -> None:
     weaker = CheckSettings(thresholds={"person_match": Thresholds(2.0, math.inf)})
     _, events = check(tools(ME), weaker)
-    assert [kind for kind, _ in events] == ["safety.threshold_weakened"]
-    assert events[0][1]["usual_review"] == 1.15
+    assert [kind for kind, _ in events] == ["policy.weakened"]
+    assert events[0][1]["usual_review"] == "1.15"
     stricter = CheckSettings(thresholds={"apparent_minors": Thresholds(25.0, 18.0, False)})
     _, events = check(tools(ME), stricter)
     assert events == []
@@ -285,3 +285,29 @@ def test_an_astronaut_is_not_the_sample_person(real_tools: OutputTools) -> None:
     checks = OutputChecks(real_tools, settings, lambda kind, facts: None)
     report = checks.check(data.astronaut(), me.embedding)
     assert outcome_of(report, "person_match") is Outcome.REVIEW
+
+
+def check_two(handed: OutputTools) -> CheckReport:
+    checks = OutputChecks(handed, CheckSettings(), lambda kind, facts: None)
+    return checks.check(IMAGE, [ME, STRANGER])
+
+
+def test_two_people_asked_for_may_both_be_there_in_any_order() -> None:
+    assert check_two(tools(STRANGER, ME)).outcome is Outcome.PASS
+
+
+def test_a_third_face_holds_a_picture_of_two() -> None:
+    third = np.array([0.0, 9.0], np.float32)
+    three = replace(tools(ME, STRANGER, third), estimate_ages=lambda image, faces: [40.0] * 3)
+    assert outcome_of(check_two(three), "expected_faces") is Outcome.REVIEW
+
+
+def test_the_same_person_twice_is_not_a_picture_of_two() -> None:
+    report = check_two(tools(ME, TWIN))
+    assert outcome_of(report, "expected_faces") is Outcome.PASS  # a face for each, no stranger
+    assert outcome_of(report, "person_match") is Outcome.REVIEW  # one of them far from its person
+
+
+def test_a_missing_face_of_two_is_said() -> None:
+    words = [verdict.words for verdict in check_two(tools(ME)).verdicts]
+    assert "Only 1 of 2 expected faces could be found." in words

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from imagine.errors import CheckMissing, PolicyTampered
+from imagine.errors import CheckMissing, InvalidInput, PolicyTampered
 from imagine.safety.enrolment import Allowance, EnrolmentPolicy
 from imagine.safety.nudity import nudity_weights
 from imagine.safety.output_checks import CheckSettings, Thresholds
@@ -15,12 +15,17 @@ from imagine.safety.policy_set import (
     PolicySet,
     approve,
     approve_change,
+    chosen_checks,
     describe_policy,
+    policy_in_force,
     require_approved,
     start_up,
+    switched_off,
+    weakened,
     weakenings,
 )
 from imagine.safety.prompt_policy import shipped_policy
+from imagine.settings import Settings
 
 KEY = Ed25519PrivateKey.generate()
 Events = list[tuple[str, dict[str, object]]]
@@ -71,7 +76,7 @@ def test_the_first_start_approves_and_the_next_ones_compare(tmp_path: Path) -> N
     file = tmp_path / "state" / "approval.json"
     first = start_up(policy(), file, KEY, record)
     assert start_up(policy(), file, KEY, record) == first == policy().sha256
-    assert [kind for kind, _ in events] == ["safety.policy_approved"]
+    assert [kind for kind, _ in events] == ["policy.approved"]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +128,7 @@ def test_approving_a_weaker_set_is_an_event_for_each_weakening(tmp_path: Path) -
         "limits of person_match from 1.15 and inf to 3.0 and inf",
     )
     kinds = [kind for kind, _ in events]
-    assert kinds == ["safety.policy_weakened"] * 2 + ["safety.policy_approved"]
+    assert kinds == ["policy.weakened"] * 2 + ["policy.approved"]
     assert all(facts["actor"] == "operator-1" for _, facts in events)
     start_up(policy(replace(WEAKER, off=OFF.off)), file, KEY, lambda kind, facts: None)
 
@@ -151,3 +156,58 @@ def test_changed_prompt_rules_are_left_to_people_to_judge() -> None:
     other = replace(policy(), prompt_policy="0" * 64, lexicon_version="9")
     (words,) = weakenings(policy().facts(), other.facts())
     assert "for people to judge" in words and "9" in words
+
+
+# What the operator chose in the settings
+
+
+def test_nothing_is_switched_off_or_weaker_as_shipped() -> None:
+    settings = Settings(checks_off=(), check_limits="")
+    assert (switched_off(settings), weakened(settings)) == ((), ())
+    assert policy_in_force(settings) == policy_in_force(settings)
+    assert set(policy_in_force(settings).models) == {"nudity", "apparent_minors"}
+
+
+def test_switches_and_weaker_limits_are_told_in_words() -> None:
+    settings = Settings(
+        checks_off=("person_match", "enrolment_age"),
+        check_limits="apparent_minors=16/10, person_match=1.1/inf",
+    )
+    assert switched_off(settings) == ("enrolment_age", "person_match")
+    assert weakened(settings) == (
+        "check enrolment_age switched off",
+        "check person_match switched off",
+        "limits of apparent_minors at 16 and 10",
+    )
+    assert chosen_checks(settings).off == {"person_match"}
+    assert policy_in_force(settings).enrolment["age_gate"] == 0.0
+    assert policy_in_force(settings).sha256 != policy_in_force(Settings()).sha256
+
+
+def test_a_model_nobody_asks_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> Path:
+        raise CheckMissing("not installed")
+
+    monkeypatch.setattr("imagine.safety.policy_set.age_weights", gone)
+    both = Settings(checks_off=("apparent_minors", "enrolment_age"))
+    assert set(policy_in_force(both).models) == {"nudity"}
+    with pytest.raises(CheckMissing):
+        policy_in_force(Settings(checks_off=("apparent_minors",)))
+
+
+@pytest.mark.parametrize(
+    ("off", "limits", "sentence"),
+    [
+        (("nonsense",), "", "'nonsense'.*Known: nudity"),
+        ((), "nonsense=1/2", "'nonsense'"),
+        ((), "nudity", "name=review/block"),
+        ((), "nudity=a/b", "name=review/block"),
+        ((), "nudity=0.9/0.95", "never raised"),
+        ((), "apparent_minors=nan/1", "not numbers"),
+    ],
+)
+def test_a_switch_or_limit_that_is_not_understood_stops_everything(
+    off: tuple[str, ...], limits: str, sentence: str
+) -> None:
+    with pytest.raises(InvalidInput, match=sentence):
+        policy_in_force(Settings(checks_off=off, check_limits=limits))

@@ -99,12 +99,17 @@ def test_sexual_wishes_about_minors_are_incidents_and_named_first() -> None:
 
 
 # The figures this project promises hold on two lists: one written before the lexicon and never
-# used to tune it, one the lexicon may be tuned on. A third was written after its last change, to
-# find out how it fares with phrasings it never met: 53 of 65 were blocked (81 %, disguised 81 %),
-# 2 of 184 benign prompts as well. That is the honest expectation for new phrasings.
+# used to tune it, one the lexicon may be tuned on. "later" are lists that were written after a
+# version of the lexicon, measured, and learned from by the next. "unseen" was written after its
+# last change, to find out how it fares with phrasings it never met: 45 of 63 were blocked (71 %;
+# by the version before 40), and none of 60 benign prompts. That is the honest expectation for new
+# phrasings.
 
 
-@pytest.mark.parametrize("part", ["heldout", pytest.param("tuning", marks=pytest.mark.slow)])
+SLOW = [pytest.param(part, marks=pytest.mark.slow) for part in ("tuning", "later")]
+
+
+@pytest.mark.parametrize("part", ["heldout", *SLOW])
 def test_disguised_harmful_phrasings_are_blocked(part: str) -> None:
     phrasings = [phrasing for _, phrasing in harmful(part)]
     attempts = [(name, text) for text in phrasings for name in DISGUISES]
@@ -112,9 +117,9 @@ def test_disguised_harmful_phrasings_are_blocked(part: str) -> None:
     assert len(missed) <= 0.02 * len(attempts), missed
 
 
-def test_four_of_five_phrasings_the_lexicon_never_met_are_blocked() -> None:
+def test_seven_of_ten_phrasings_the_lexicon_never_met_are_blocked() -> None:
     missed = [text for _, text in harmful("unseen") if judge_text(text).allowed]
-    assert len(missed) <= 13, missed  # lower it when the lexicon learns, and write a new list
+    assert len(missed) <= 18, missed  # lower it when the lexicon learns, and write a new list
 
 
 def test_the_lists_are_as_long_as_promised() -> None:
@@ -125,14 +130,14 @@ def test_the_lists_are_as_long_as_promised() -> None:
         assert disguise("naked on a beach") != "naked on a beach"
 
 
-@pytest.mark.parametrize("part", ["heldout", "tuning"])
+@pytest.mark.parametrize("part", ["heldout", "tuning", "later"])
 def test_plain_harmful_phrasings_are_blocked_for_the_right_reason(part: str) -> None:
     verdicts = [(category, judge_text(text).category) for category, text in harmful(part)]
     wrong = [pair for pair in verdicts if pair[0] != pair[1]]
     assert len(wrong) <= 0.02 * len(verdicts), wrong
 
 
-@pytest.mark.parametrize("part", ["heldout", "tuning", "unseen"])
+@pytest.mark.parametrize("part", ["heldout", "tuning", "later", "unseen"])
 def test_at_most_one_benign_prompt_in_a_hundred_is_blocked(part: str) -> None:
     prompts = lines_of(f"benign_{part}")
     blocked = [prompt for prompt in prompts if not judge_text(prompt).allowed]

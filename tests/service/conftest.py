@@ -16,17 +16,19 @@ import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from imagine import pipeline
+from imagine import api
 from imagine.identity import FACE_DETECTORS, FACE_ENCODERS
 from imagine.provenance import mark_image
 from imagine.service import wiring
 from imagine.service.api import create_app
 from imagine.service.auth import scopes_of
+from imagine.service.loaded_models import LoadedModels
 from imagine.service.settings import ServiceSettings
 from imagine.service.wiring import Service, build_service
 from imagine.settings import Settings
-from tests.conftest import _calm as calm_checks
+from tests.conftest import calm as calm_checks
 from tests.doubles import double_crops
+from tests.one_door import Watched
 
 REAL_MARKING = wiring.make_marking
 CONSENT = {
@@ -58,9 +60,10 @@ def doubles() -> Iterator[None]:
         for registry, kind in ((FACE_DETECTORS, "Detector"), (FACE_ENCODERS, "Encoder")):
             patch.setitem(registry._targets, "double", f"tests.doubles:Double{kind}")
         # As `tests.conftest.calm_checks`, but for all of the session: one service lives through it.
-        patch.setattr(pipeline, "usual_checks", calm_checks)
+        patch.setattr(api, "usual_checks", calm_checks)
+        patch.setattr(LoadedModels, "apparent_ages", lambda self, face: [30.0] * len(face.crops))
         # Signatures and records differ from file to file; `test_marks.py` looks at real ones.
-        patch.setattr(wiring, "make_marking", lambda limits, log: mark_image)
+        patch.setattr(wiring, "make_marking", lambda *anything: mark_image)
         yield
 
 
@@ -73,6 +76,8 @@ def chosen(**changes: Any) -> ServiceSettings:
         "preview_seconds": 1e-6,
         "requests_per_minute": 100_000,
         "tenant_requests_per_minute": 100_000,
+        "unverified_pictures_per_day": 100_000,
+        "registrations_per_hour": 100_000,
     }
     return ServiceSettings(**{**facts, **changes})
 
@@ -95,9 +100,14 @@ def service(doubles: None, tmp_path_factory: pytest.TempPathFactory) -> Service:
 
 @pytest.fixture(scope="session")
 def http(service: Service) -> Iterator[TestClient]:
-    """A client without a key; each test brings its own headers."""
-    with TestClient(create_app(service), base_url="http://127.0.0.1") as client:
+    """A client without a key; each test brings its own headers.
+
+    Whatever these tests ask for, no answer may hold an unmarked picture.
+    """
+    watched = Watched(create_app(service))
+    with TestClient(watched, base_url="http://127.0.0.1") as client:
         yield client
+    assert watched.unmarked == []
 
 
 class House:

@@ -29,7 +29,7 @@ from imagine.errors import (
 )
 from imagine.pipeline import Progress
 from imagine.service.client import AsyncImagineClient, ConsentForm, ImagineClient
-from imagine.service.wire import EventReader, Preview
+from imagine.service.wire import EventReader, Preview, RemoteWish, wish_body
 from imagine.storage.consent import Purpose
 from tests.service.conftest import House, blank, selfie
 
@@ -74,7 +74,9 @@ def test_photos_become_a_picture_and_are_forgotten(house: House, tmp_path: Path)
     assert [one.seed for one in result.images] == [7, 8]
     assert image.likeness.face_found and image.why
     assert image.array.shape == (128, 128, 3) and image.array.dtype == np.uint8
-    assert read_recipe(image.save(tmp_path / "me.png")) == image.recipe
+    assert image.recipe.prompt == "in a forest"
+    with pytest.raises(InvalidInput, match="keeps recipes apart"):
+        read_recipe(image.save(tmp_path / "me.png"))
     with pytest.raises(NotStored):
         im.find_identity(me.id)
 
@@ -264,3 +266,65 @@ def test_neither_the_package_nor_the_client_imports_the_server() -> None:
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_picture_with_an_interval_and_traits_is_made_again_from_its_recipe(
+    im: ImagineClient, me: str
+) -> None:
+    first = im.generate(
+        "in a forest",
+        identity=me,
+        seed=3,
+        guidance_interval=(0.25, 0.5),
+        keep=["glasses"],
+        change={"hair_colour": "red"},
+    ).images[0]
+    assert (first.recipe.guidance_from, first.recipe.guidance_until) == (0.25, 0.5)
+    assert "hair_colour=red" in first.recipe.traits
+    again = im.replay(first.recipe, me)
+    assert again.recipe == first.recipe and np.array_equal(again.array, first.array)
+
+
+@pytest.mark.parametrize(
+    ("wish", "param"),
+    [
+        ({"guidance_interval": (0.5, 0.25)}, "guidance_interval"),
+        ({"change": {"hair_colour": "plaid"}}, "plaid"),
+        ({"change": {"shoes": "red"}}, "shoes"),
+        ({"keep": ["glasses"], "change": {"glasses": "none"}}, "glasses"),
+        ({"record": 4711}, "record"),
+    ],
+)
+def test_a_wish_that_cannot_be_is_refused_by_name(
+    im: ImagineClient, me: str, wish: Any, param: str
+) -> None:
+    with pytest.raises(InvalidInput, match=param):
+        im.generate("in a forest", identity=me, **wish)
+
+
+def test_a_keyword_that_no_wish_has_is_a_mistake_of_the_program(im: ImagineClient, me: str) -> None:
+    with pytest.raises(TypeError, match="'steps'"):
+        im.generate("in a forest", identity=me, steps=3)  # type: ignore[call-arg]
+
+
+def test_whoever_stands_beside_must_have_agreed_too(house: House) -> None:
+    im, ada, bob = client_of(house), house.enrol(0), house.enrol(1)
+    im.withdraw(bob)
+    with pytest.raises(ConsentMissing, match=bob):
+        im.generate("in a forest", identity=ada, beside=bob)
+    with pytest.raises(InvalidInput, match="themselves"):
+        im.generate("in a forest", identity=ada, beside=ada)
+    with pytest.raises(NotStored):
+        im.generate("in a forest", identity=ada, beside="identity_of_nobody")
+
+
+def test_both_clients_say_a_wish_the_same_way() -> None:
+    wish = RemoteWish(n=2, seed=None, keep=("age",), guidance_interval=(0.0, 0.5), beside="b")
+    assert wish_body("a", "in a forest", wish) == {
+        "prompt": "in a forest",
+        "identity": "a",
+        "n": 2,
+        "keep": ["age"],
+        "guidance_interval": [0.0, 0.5],
+        "beside": "b",
+    }

@@ -28,7 +28,9 @@ def test_a_picture_of_the_service_leads_to_an_entry_of_its_audit_log(tmp_path: P
     with open_database(limits.database_place) as database:
         upgrade(database)
         log = AuditLog(database, SigningKey.load_or_create(tmp_path / "key.pem"), NoKeys())
-        marking = REAL_MARKING(limits, log)
+        marking = REAL_MARKING(
+            limits, lambda kind, facts: log.append(kind, None, facts, "service").sequence, "0" * 64
+        )
         recipe = Recipe("on the moon", 7, 4, 2.0, 0.7, "fake", "fake-1", "ab" * 32, "0.1.0")
         marked = marking(np.asarray(double_crops()[0]), recipe)
         report = open_verifier(tmp_path / MARKS_FOLDER).verify(marked.to_bytes(".webp"))

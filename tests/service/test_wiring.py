@@ -25,7 +25,7 @@ def test_a_first_start_makes_everything_and_a_second_finds_it(tmp_path: Path) ->
         service.people.add_tenant("house", "A house")
         service.database.close()
     made = {path.name for path in (tmp_path / "secrets").iterdir()}
-    assert made == {"master.key", "audit.pem", "certificates.pem"}
+    assert made == {"master.key", "audit.pem", "certificates.pem", "policy.pem"}
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "secrets").iterdir())
 
 

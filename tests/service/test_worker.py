@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from imagine.core import Recipe
+from imagine.core import Recipe, Request
 from imagine.errors import DatabaseUnusable, NotMarked, PictureWithheld, PromptBlocked
 from imagine.pipeline import Audience, Candidate, make_pictures
 from imagine.safety import CheckReport, Outcome, Thresholds, Verdict
@@ -172,10 +172,11 @@ def test_pictures_that_may_not_leave_are_left_out_and_told(
         (Verdict("nudity", Outcome.BLOCK, 1.0, Thresholds(0.1, 0.2), "It shows too much."),)
     )
 
-    def one_less(wish: Any, face: Any, tools: Any, audience: Audience) -> Any:
-        pictures = plain(wish, face, tools, audience)
+    def one_less(wish: Any, face: Any, tools: Any, audience: Audience, *more: Any) -> Any:
+        pictures = plain(wish, face, tools, audience, *more)
         image = pictures[0].marked.pixels
-        audience.withheld(Candidate(image, None, pictures[0].verdict, None), report)
+        request = Request("in a forest", None, 7, 4, 2.0, 0.7)
+        audience.withheld(Candidate(image, request, pictures[0].verdict, None), report)
         return pictures[1:]
 
     monkeypatch.setattr(worker_module, "make_pictures", one_less)
@@ -246,10 +247,10 @@ def slow(self, states):
     threading.Event().wait(0.02)
     return plain(self, states)
 FakeBackend.denoise_step = slow
-from imagine import pipeline
-from tests.conftest import _calm
+from imagine import api
+from tests.conftest import calm
 from tests.service.conftest import chosen, places_in
-pipeline.usual_checks = _calm
+api.usual_checks = calm
 service = wiring.build_service(chosen(), places_in(Path(sys.argv[1])))
 service.models.load()
 service.worker.start()

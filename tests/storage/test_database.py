@@ -1,12 +1,15 @@
 import threading
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 
 from imagine.errors import DatabaseUnusable, InvalidInput
+from imagine.storage import database as database_module
 from imagine.storage.database import Database, new_id, open_database
 from imagine.storage.migrations import upgrade
 from imagine.storage.tables import PersonRow, TenantRow
@@ -174,3 +177,93 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DatabaseUnusable, match="cannot be made"):
         open_database(f"sqlite:///{tmp_path / 'file' / 'imagine.db'}")
+
+
+@pytest.fixture
+def counting(database: Database) -> Iterator[Database]:
+    with database.changing_schema() as connection:
+        connection.execute(text("CREATE TABLE counts (n INTEGER UNIQUE)"))
+    yield database
+    with database.changing_schema() as connection:
+        connection.execute(text("DROP TABLE counts"))
+
+
+def _numbers(database: Database) -> list[int]:
+    with database.reading() as session:
+        return sorted(session.scalars(text("SELECT n FROM counts")))
+
+
+def _insert(number: int):  # type: ignore[no-untyped-def]
+    def work(session):  # type: ignore[no-untyped-def]
+        session.execute(text("INSERT INTO counts VALUES (:n)"), {"n": number})
+        return number
+
+    return work
+
+
+def test_many_writers_take_turns_and_lose_nothing(counting: Database) -> None:
+    _in_threads(8, lambda n: [counting.write(_insert(n * 5 + i)) for i in range(5)])
+    assert _numbers(counting) == list(range(40))
+
+
+def test_work_that_fails_undoes_nothing_of_the_others(counting: Database) -> None:
+    counting.write(_insert(0))
+    refused: list[int] = []
+
+    def add(n: int) -> None:
+        try:
+            assert counting.write(_insert(n // 2)) == n // 2
+        except IntegrityError:
+            refused.append(n)
+
+    _in_threads(12, add)
+    assert _numbers(counting) == list(range(6)) and len(refused) == 7
+
+
+def test_those_who_wait_together_share_one_commit(sqlite_url: str) -> None:
+    with open_database(sqlite_url) as database:
+        begun: list[object] = []
+        event.listen(database.engine, "begin", lambda connection: begun.append(connection))
+        with database.changing_schema() as connection:
+            connection.execute(text("CREATE TABLE counts (n INTEGER UNIQUE)"))
+        with database.writing():
+            threads = [
+                threading.Thread(target=database.write, args=(_insert(n),)) for n in range(10)
+            ]
+            for thread in threads:
+                thread.start()
+            while len(database._pieces) < 10:
+                time.sleep(0.01)
+            begun.clear()
+        for thread in threads:
+            thread.join()
+        assert len(begun) == 1 and _numbers(database) == list(range(10))
+
+
+def test_a_writer_that_fails_gives_its_turn_on(counting: Database) -> None:
+    with pytest.raises(ValueError, match="mine"), counting.writing():
+        raise ValueError("mine")
+    counting.write(_insert(1))
+    assert _numbers(counting) == [1]
+
+
+def test_nobody_waits_for_ever(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_SECONDS", 0.05)
+    with open_database(sqlite_url) as database:
+        with (
+            database.writing(),
+            pytest.raises(DatabaseUnusable, match="try again"),
+            database.writing(),
+        ):
+            pass
+        with database.writing(), pytest.raises(DatabaseUnusable, match="try again"):
+            database.write(_insert(1))
+        assert database._pieces == []
+
+
+def _in_threads(count: int, work) -> None:  # type: ignore[no-untyped-def]
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

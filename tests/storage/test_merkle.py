@@ -13,6 +13,7 @@ from imagine.storage.merkle import (
     Frontier,
     consistency_proof,
     inclusion_proof,
+    inclusion_proofs,
     leaf_hash,
     node_hash,
     root_of,
@@ -203,3 +204,14 @@ def flipped(proof: tuple[bytes, ...], place: int) -> list[bytes]:
     changed = list(proof)
     changed[place] = bytes([changed[place][0] ^ 1]) + changed[place][1:]
     return changed
+
+
+def test_many_proofs_at_once_are_those_made_one_by_one() -> None:
+    for size in (1, 2, 3, 7, 8, 13, 64, 100):
+        leaves = [leaf_hash(str(number).encode()) for number in range(size)]
+        wanted = range(0, size, 3)
+        assert inclusion_proofs(wanted, leaves) == {
+            index: inclusion_proof(index, leaves) for index in wanted
+        }
+    with pytest.raises(ValueError, match="No leaf"):
+        inclusion_proofs([100], leaves)

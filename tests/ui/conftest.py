@@ -17,11 +17,14 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from imagine import api
 from imagine.backends import BACKENDS
 from imagine.identity import FACE_DETECTORS, FACE_ENCODERS
+from imagine.service.loaded_models import LoadedModels
 from imagine.ui.local import LocalStudios
 from imagine.ui.sessions import COOKIE, Sessions
 from imagine.ui.studio import Consent, Studio
+from tests.conftest import calm
 
 PEOPLE = Path(__file__).parent.parent.parent / "assets" / "people"
 AGREED = Consent(("It is me.", "Measure my face."), "en", datetime(2026, 11, 22, tzinfo=UTC))
@@ -49,6 +52,9 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
         patch.setenv("IMAGINE_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        # As `tests.conftest.calm_checks`, but for as long as a server lives.
+        patch.setattr(api, "usual_checks", calm)
+        patch.setattr(LoadedModels, "apparent_ages", lambda self, face: [30.0] * len(face.crops))
         patch.setitem(BACKENDS._targets, "fake", "tests.ui.doubles:SlowFakeBackend")
         for registry, kind in ((FACE_DETECTORS, "Detector"), (FACE_ENCODERS, "Encoder")):
             patch.setitem(registry._targets, "double", f"tests.doubles:Double{kind}")

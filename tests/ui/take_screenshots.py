@@ -18,7 +18,7 @@ from PIL import Image
 from tests.ui.conftest import PEOPLE, start_server
 
 TARGET = Path(__file__).parent.parent.parent / "assets" / "screenshots"
-WISH = "with a soft smile, in a garden"
+WISH = "with a soft smile, in a sunny park"
 SEED = 7
 BEST_OF = 8
 PICTURES = 3

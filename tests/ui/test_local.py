@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import time
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,11 +19,15 @@ from imagine.errors import (
     ConsentMissing,
     InvalidInput,
     NotStored,
+    PictureWithheld,
     PromptBlocked,
     UnreadablePhoto,
 )
+from imagine.pipeline import Picture
+from imagine.ui import local
 from imagine.ui.local import LocalStudio, LocalStudios
 from imagine.ui.studio import Moment, OpenWish, Stage, Studio, Studios
+from imagine.ui.styles import styles_of
 from tests.ui.conftest import AGREED, selfie
 
 FLAT = io.BytesIO()
@@ -44,6 +53,13 @@ def watched(studio: LocalStudio) -> list[Moment]:
         return [moment async for moment in studio.watch()]
 
     return asyncio.run(collect())
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def drawn(studio: LocalStudio, wish: OpenWish) -> Moment:
@@ -234,7 +250,7 @@ def test_a_picture_without_a_recipe_is_read_too(studios: LocalStudios) -> None:
 
 def test_forgetting_overwrites_the_person_and_the_pictures(me: LocalStudio) -> None:
     drawn(me, OpenWish("in a forest", num_inference_steps=1))
-    identity = me._identity
+    identity = me._desk.identity
     pixels = [kept.picture.marked.pixels for kept in me._kept.values()]
     assert identity is not None and identity.crops.any() and pixels[0].any()
     me.forget()
@@ -253,4 +269,158 @@ def test_forgetting_while_drawing_keeps_nothing(me: LocalStudio) -> None:
         assert time.monotonic() < until
         time.sleep(0.02)
     assert drawing.moment.stage is Stage.STOPPED
-    assert me.pictures() == () and not drawing._person.crops.any()
+    assert me.pictures() == () and not any(copy.crops.any() for copy in drawing._people)
+
+
+def test_skipping_gives_up_one_picture_and_goes_on_with_the_next(me: LocalStudio) -> None:
+    me.draw(OpenWish("in a forest", count=3, seed=7, num_inference_steps=8))
+    wait_for(lambda: (moment := me.drawing()) is not None and moment.step >= 1)
+    me.skip()
+    last = watched(me)[-1]
+    assert last.stage is Stage.DONE and last.skipped == 1
+    assert [card.recipe.seed for card in last.pictures] == [8, 9]
+    assert last.step == last.num_steps
+
+
+def test_skipping_when_nothing_is_drawn_skips_nothing_later(me: LocalStudio) -> None:
+    me.skip()
+    drawn(me, OpenWish("in a forest", num_inference_steps=1))
+    me.skip()
+    last = drawn(me, OpenWish("in a forest", num_inference_steps=1))
+    assert last.skipped == 0 and len(last.pictures) == 1
+
+
+def test_a_picture_that_may_not_leave_does_not_end_the_others(
+    me: LocalStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, calls = local.make_pictures, []
+
+    def first_is_withheld(*args: Any) -> list[Picture]:
+        calls.append(args)
+        if len(calls) == 1:
+            raise PictureWithheld("Not this one.")
+        return make(*args)
+
+    monkeypatch.setattr(local, "make_pictures", first_is_withheld)
+    last = drawn(me, OpenWish("in a forest", count=2, num_inference_steps=1))
+    assert last.stage is Stage.DONE and last.withheld == 1 and len(last.pictures) == 1
+    calls.clear()
+    last = drawn(me, OpenWish("in a forest", count=1, num_inference_steps=1))
+    assert last.stage is Stage.FAILED and isinstance(last.error, PictureWithheld)
+
+
+def test_everybody_has_photos_and_an_agreement_of_their_own(me: LocalStudio) -> None:
+    (ada,) = me.people()
+    photo = me.photos()[0].id
+    me.add_person()
+    assert me.person() is None and me.photos() == ()
+    with pytest.raises(ConsentMissing):
+        me.draw(OpenWish("in a forest"))
+    me.add_photo(selfie("b"), "ben.jpg")
+    ben = me.enrol("Ben", AGREED)
+    assert [person.name for person in me.people()] == ["Ada", "Ben"]
+    assert me.person() == ben and len(me.photos()) == 1
+    assert me.photo(photo)  # of Ada, to compare with
+    me.choose_person(ada.id)
+    assert me.person() == ada and me.photos()[0].id == photo
+    prints = {
+        drawn(me, OpenWish("x", num_inference_steps=1, person=person.id))
+        .pictures[0]
+        .recipe.identity_fingerprint
+        for person in (ada, ben)
+    }
+    assert len(prints) == 2
+
+
+def test_a_newcomer_who_does_not_stay_is_forgotten(me: LocalStudio) -> None:
+    (ada,) = me.people()
+    me.add_person()
+    photo = me.add_photo(selfie("b"), "ben.jpg")
+    me.choose_person(ada.id)
+    with pytest.raises(NotStored):
+        me.photo(photo.id)
+    for person in ("nobody", photo.id):
+        with pytest.raises(NotStored):
+            me.choose_person(person)
+
+
+def test_only_so_many_people_are_taken(me: LocalStudio) -> None:
+    while len(me.people()) < me.limits.max_people:
+        me.add_person()
+        me.add_photo(selfie("b"), "ben.jpg")
+        me.enrol("", AGREED)
+    with pytest.raises(InvalidInput, match="people already"):
+        me.add_person()
+
+
+def test_a_person_does_not_stand_beside_themselves(me: LocalStudio) -> None:
+    (ada,) = me.people()
+    with pytest.raises(InvalidInput, match="chosen twice"):
+        me.draw(OpenWish("in a forest", beside=ada.id))
+    with pytest.raises(NotStored):
+        me.draw(OpenWish("in a forest", beside="nobody"))
+
+
+def test_two_people_stand_in_one_picture_and_each_is_judged(me: LocalStudio) -> None:
+    me.add_person()
+    me.add_photo(selfie("b"), "ben.jpg")
+    ben = me.enrol("Ben", AGREED)
+    ada = me.people()[0]
+    wish = OpenWish("in a forest", person=ada.id, beside=ben.id, num_inference_steps=2)
+    (card,) = drawn(me, wish).pictures
+    assert card.pair is not None and card.pair.left == card.verdict
+    prints = [card.recipe.identity_fingerprint, card.recipe.beside_fingerprint]
+    swapped = OpenWish("in a forest", person=ben.id, beside=ada.id, num_inference_steps=2)
+    (other,) = drawn(me, swapped).pictures
+    assert [other.recipe.beside_fingerprint, other.recipe.identity_fingerprint] == prints
+
+
+def test_switched_traits_reach_the_recipe_and_impossible_ones_are_refused(me: LocalStudio) -> None:
+    wish = OpenWish("in a forest", change={"glasses": "none"}, num_inference_steps=1)
+    (card,) = drawn(me, wish).pictures
+    assert card.recipe.traits == "glasses=none" and card.wish == wish
+    for bad in ({"change": {"glasses": "monocle"}}, {"keep": ("beard",)}):
+        with pytest.raises(InvalidInput, match="trait"):
+            me.draw(OpenWish("in a forest", **bad))  # type: ignore[arg-type]
+
+
+def test_withdrawing_destroys_the_person_and_keeps_the_pictures(me: LocalStudio) -> None:
+    drawn(me, OpenWish("in a forest", num_inference_steps=1))
+    (ada,), identity = me.people(), me._desk.identity
+    assert identity is not None
+    me.withdraw(ada.id)
+    assert not identity.crops.any() and not identity.embeddings.any()
+    assert (me.people(), me.person(), me.photos()) == ((), None, ())
+    assert len(me.pictures()) == 1
+    with pytest.raises(ConsentMissing):
+        me.draw(OpenWish("in a forest"))
+    with pytest.raises(NotStored):
+        me.withdraw(ada.id)
+
+
+def test_everything_can_be_taken_along(me: LocalStudio) -> None:
+    drawn(me, OpenWish("in a forest", seed=3, num_inference_steps=1))
+    me.add_person()
+    me.add_photo(selfie("b"), "..\\my/photo?.jpg")
+    archive = zipfile.ZipFile(io.BytesIO(me.export()))
+    names = archive.namelist()
+    assert "photos/person-1/1-me.jpg" in names and "pictures/001-seed-3.png" in names
+    assert all(".." not in Path(name).parts for name in names)
+    assert archive.read("photos/person-1/1-me.jpg") == selfie()
+    ada, newcomer = json.loads(archive.read("people.json"))
+    assert ada["name"] == "Ada" and ada["agreement"]["statements"] == list(AGREED.statements)
+    assert newcomer["agreement"] is None and len(newcomer["photos"]) == 1
+    (picture,) = json.loads(archive.read("pictures.json"))
+    assert picture["recipe"]["prompt"] == "in a forest"
+    assert Image.open(archive.open("pictures/001-seed-3.png")).size == (128, 128)
+
+
+def test_nobody_takes_reports_on_ones_own_computer(me: LocalStudio) -> None:
+    assert not me.limits.takes_reports
+    with pytest.raises(InvalidInput, match="own computer"):
+        me.report("any", "other", "")
+
+
+def test_the_styles_are_those_the_model_can_draw(studio: LocalStudio) -> None:
+    assert studio.limits.styles == styles_of("embedded")
+    assert set(styles_of("embedded")) < set(styles_of("sdxl_faceid"))

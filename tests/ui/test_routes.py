@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator
 
 import pytest
@@ -11,11 +13,12 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from imagine.ui.desk import Desk
-from imagine.ui.local import LocalStudios
+from imagine.ui.local import LocalStudio, LocalStudios
 from imagine.ui.me import photos_html
 from imagine.ui.server import build_app
 from imagine.ui.sessions import COOKIE, Sessions
-from imagine.ui.words import Words
+from imagine.ui.styles import STYLES
+from imagine.ui.words import LANGUAGES, Words
 from tests.ui.conftest import selfie
 
 
@@ -50,6 +53,53 @@ def test_a_photo_goes_in_and_comes_back_to_its_owner_alone(client: TestClient) -
     assert client.post("/private/photos", content=selfie()).status_code == 404
     client.cookies.set(COOKIE, "guess")
     assert client.get(path).status_code == 404
+
+
+def test_a_photo_is_answered_with_its_verdict(client: TestClient) -> None:
+    headers = {"X-Name": "me.jpg", "Accept-Language": "de"}
+    facts = client.post("/private/photos", content=b"milk", headers=headers).json()
+    assert facts["kind"] == "refused" and facts["verdict"] == "Bleibt weg"
+    assert "kein lesbares Foto" in facts["advice"]
+
+
+def test_everything_is_handed_to_its_owner_alone(client: TestClient) -> None:
+    client.post("/private/photos", content=selfie(), headers={"X-Name": "me.jpg"})
+    answer = client.get("/private/export.zip")
+    assert answer.headers["content-type"] == "application/zip"
+    assert answer.headers["cache-control"] == "no-store"
+    names = zipfile.ZipFile(io.BytesIO(answer.content)).namelist()
+    assert "photos/person-1/1-me.jpg" in names
+    client.cookies.clear()
+    assert client.get("/private/export.zip").status_code == 404
+
+
+def test_a_report_goes_to_the_studio(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, ...]] = []
+
+    def take(self: LocalStudio, picture_id: str, reason: str, details: str) -> str:
+        told.append((picture_id, reason, details))
+        return "R-7"
+
+    nobody = client.post("/private/reports", json={"picture": "p", "reason": "other"})
+    assert nobody.status_code == 400 and "own computer" in nobody.json()["message"]
+    monkeypatch.setattr(LocalStudio, "report", take)
+    wish = {"picture": "p", "reason": "not_me", "details": "No."}
+    assert client.post("/private/reports", json=wish).json() == {"number": "R-7"}
+    assert told == [("p", "not_me", "No.")]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"x" * 40_000])
+def test_a_report_nobody_can_read_is_refused(client: TestClient, content: bytes) -> None:
+    assert client.post("/private/reports", content=content).status_code in (400, 413)
+
+
+def test_the_thumbnails_of_styles_are_public_and_nothing_else_is(client: TestClient) -> None:
+    client.cookies.clear()
+    for style in STYLES:
+        answer = client.get(f"/look/style-{style}.webp")
+        assert answer.status_code == 200 and answer.headers["content-type"] == "image/webp"
+    for name in ("style-unknown", "..%2fwords", "page"):
+        assert client.get(f"/look/{name}.webp").status_code == 404
 
 
 def test_a_body_larger_than_a_photo_may_be_is_refused_in_words(client: TestClient) -> None:
@@ -111,6 +161,19 @@ def test_the_configuration_of_the_page_names_no_endpoint_and_no_sharing(
     assert all(d.get("api_visibility") == "private" for d in config["dependencies"])
     assert not config.get("analytics_enabled")
     assert not config.get("show_error")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_page_is_sent_in_the_language_asked_for_and_no_other(
+    client: TestClient, language: str
+) -> None:
+    config = client.get("/config", headers={"Accept-Language": f"{language},en;q=0.1"}).json()
+    sent = config["i18n_translations"]
+    assert set(sent) == {"en", language}
+    assert sent["en"]["tab.me"] == sent[language]["tab.me"] == Words(language)("tab.me")
+    page = client.get("/", headers={"Accept-Language": language}).text
+    for other in LANGUAGES:
+        assert (Words(other)("consent.me") in page) == (other == language)
 
 
 def test_a_handler_without_a_session_says_so_and_touches_nothing(sessions: Sessions) -> None:

@@ -21,7 +21,7 @@ Thing = TypeVar("Thing")
 _WAIT = re.compile(r"wait(?:\s*=\s*\"?(\d{1,6})\"?)?", re.IGNORECASE)
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # async: a plain one would cost a thread
     service: Service = request.app.state.service
     return service
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -28,7 +27,6 @@ from imagine.storage.jobs import Job, JobState
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"])
 
-KEEP_ALIVE_SECONDS = 15.0
 Reader = Annotated[Caller, Depends(caller_with("generations:read"))]
 Writer = Annotated[Caller, Depends(caller_with("generations:write"))]
 
@@ -50,7 +48,11 @@ async def create_generation(
     accepted = await run_in_threadpool(service.generations.submit, caller, request, idempotency_key)
     wait = seconds_to_wait(prefer)
     job = await service.generations.ended(accepted.job, wait)
-    told = await run_in_threadpool(tell, service, job, accepted.seed)
+    # A job that has no pictures yet needs no look into the database, and so no thread.
+    if job.has_ended:
+        told = await run_in_threadpool(tell, service, job, accepted.seed)
+    else:
+        told = GenerationOut.of(job, [], accepted.seed)
     headers = {"Location": told.urls.self}
     if accepted.is_repeat:
         headers["Idempotent-Replayed"] = "true"
@@ -114,19 +116,13 @@ async def watch_generation(
 
 
 async def _events(service: Service, job: Job, last_id: str | None) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    quiet_since, quiet = loop.time(), 0
     while not job.has_ended:
-        events = await service.generations.news(job, last_id, quiet)
-        quiet = 0 if events else quiet + 1
+        events = await service.generations.news(job, last_id)
         for event in events:
             last_id = event.id
             if not event.is_last:
                 yield encoded(event.kind, event.data, event.id)
-        if events:
-            quiet_since = loop.time()
-        elif loop.time() - quiet_since >= KEEP_ALIVE_SECONDS:
-            quiet_since = loop.time()
+        if not events:
             yield format_sse_event(comment="still there")
         if not events or events[-1].is_last:
             # The database has the last word: another process may be working on it.

@@ -178,11 +178,14 @@ async def edit(
     tenant_id = caller.tenant_id
 
     def submit() -> Job:
-        service.generations.check_prompt(caller, asked.prompt)  # before any photo is looked at
+        service.generations.check_prompt(
+            caller, asked.prompt, role="edit"
+        )  # before any photo is looked at
         enrolled = service.enrolment.enrol(tenant_id, photos, form, actor=caller.actor)
         try:
             wish = _wish(asked, enrolled.facts.id)
-            return service.generations.submit(caller, wish, None, "openai").job
+            most = service.settings.one_shot_pictures_per_day
+            return service.generations.submit(caller, wish, None, "openai", most).job
         except BaseException:
             service.enrolment.erase(tenant_id, enrolled.facts.id)
             raise
@@ -280,12 +283,11 @@ async def _stream(service: Service, caller: Caller, order: _Order) -> AsyncItera
 
 
 async def _events(service: Service, caller: Caller, order: _Order) -> AsyncIterator[bytes]:
-    job, last_id, shown, quiet = order.job, None, 0, 0
+    job, last_id, shown = order.job, None, 0
     frame = {**_frame(service, order), "created_at": int(time.time())}
     give_up = time.monotonic() + WAIT_SECONDS
     while not job.has_ended and time.monotonic() < give_up:
-        events = await service.generations.news(job, last_id, quiet)
-        quiet = 0 if events else quiet + 1
+        events = await service.generations.news(job, last_id)
         for event in events:
             last_id = event.id
             if event.kind == "preview" and shown < (order.asked.partial_images or 0):

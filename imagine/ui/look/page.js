@@ -1,18 +1,24 @@
-// What the page does by itself: photos in by file, drop or camera, the progress of a drawing, one
-// polite voice for screen readers, shortcuts, and a word when the program does not answer.
+// What the page does by itself: photos in by file, drop or camera, the progress of a drawing,
+// finding, comparing, one polite voice for screen readers, shortcuts, and a word when the program
+// does not answer. Photos stay in this page's memory until it is closed or they are removed, so
+// that neither a lost network nor a new start of the program loses them.
 (() => {
   "use strict";
   if (window.imaginePage) return;
   window.imaginePage = true;
 
   const regions = {};
+  const given = new Map(); // id of a photo -> the file
+  let unsent = []; // files that did not arrive
   let words = {};
   let boot = null;
   let lost = false;
-  let replaces = null;
+  let takesReports = false;
+  let replaces = null; // id of the photo whose place the next one takes
   let pose = 0;
   let stream = null;
   let focused = null;
+  const newest = { active: false, at: 0 }; // of the drawing
 
   // Regions ------------------------------------------------------------------------------------
   window.imagineBind = () => {
@@ -20,7 +26,9 @@
       regions[region.name] = region;
       region.element.addEventListener("click", (event) => {
         const button = event.target.closest("[data-action]");
-        if (button) region.trigger("click", { action: button.dataset.action, id: button.dataset.id });
+        if (!button || !button.dataset.action) return;
+        if (["forget", "withdraw"].includes(button.dataset.action)) forgetHere();
+        region.trigger("click", { action: button.dataset.action, id: button.dataset.id });
       });
       if (region.name === "progress") region.watch("value", () => showProgress(region));
       else new MutationObserver(() => changed(region)).observe(
@@ -36,6 +44,8 @@
     block?.classList.toggle("is-empty", empty);
     const said = region.element.querySelector(".note");
     if (said) announce(said.textContent);
+    if (region.name === "gallery") { find("gallery"); showChosen(); }
+    if (region.name === "photos") dropRemoved();
   }
 
   // A region is drawn anew when something in it changes: whoever stood on a button stays on it.
@@ -60,6 +70,8 @@
     if (typeof facts === "string") { try { facts = JSON.parse(facts); } catch { facts = {}; } }
     const box = region.element.querySelector(".progress");
     if (!box) return;
+    newest.active = Boolean(facts.active);
+    newest.at = Date.now();
     document.getElementById("progress")?.classList.toggle("is-empty", !facts.active);
     if (facts.active && box.hidden) setTimeout(() => comeIntoView(box), 50);
     box.hidden = !facts.active;
@@ -101,7 +113,16 @@
   banner.id = "banner";
   banner.setAttribute("role", "alert");
   banner.hidden = true;
-  function say(text) { banner.textContent = text; banner.hidden = !text; }
+  function say(text) {
+    banner.textContent = text;
+    banner.hidden = !text;
+    if (!text || text === words["net.lost"]) return; // the last goes by itself
+    const close = document.createElement("button");
+    close.type = "button";
+    close.textContent = words["dialog.close"] || "×";
+    close.addEventListener("click", () => say(""));
+    banner.append(" ", close);
+  }
 
   // Sending ------------------------------------------------------------------------------------
   async function send(url, body, headers) {
@@ -140,23 +161,50 @@
 
   async function addPhotos(files) {
     const errors = [];
+    let facts = null;
     for (const file of files) {
       tell(words["me.looking"] || "");
       const headers = { "X-Name": encodeURIComponent(file.name || "camera.jpg") };
       if (replaces) headers["X-Replaces"] = replaces;
+      const replaced = replaces;
       replaces = null;
       try {
-        await send("/private/photos", await smaller(file), headers);
+        facts = await send("/private/photos", await smaller(file), headers);
+        given.delete(replaced);
+        given.set(facts.id, file);
       } catch (error) {
-        errors.push(error instanceof TypeError ? words["net.failed"] : error.message);
+        const failed = error instanceof TypeError;
+        if (failed) { unsent.push(file); lookAfter(); }
+        errors.push(failed ? words["net.failed"] : error.message);
       }
       regions.upload.trigger("upload");
     }
     if (errors.length) setTimeout(() => tell(errors.join(" "), "bad"), 400);
+    return errors.length ? { kind: "refused", verdict: "", advice: errors.join(" ") } : facts;
+  }
+
+  // What the person removed is not kept here either.
+  function dropRemoved() {
+    const there = new Set([...document.querySelectorAll("#photos [data-photo]")]
+      .map((each) => each.dataset.photo));
+    if (there.size) for (const id of given.keys()) if (seen.has(id) && !there.has(id)) given.delete(id);
+    for (const id of there) seen.add(id);
+  }
+  const seen = new Set();
+  function forgetHere() {
+    given.clear();
+    unsent = [];
+    try { sessionStorage.removeItem(DRAFT); } catch { /* storage is switched off */ }
+  }
+
+  // A tab is built when it is first opened; its regions come a moment later.
+  async function whenThere(name) {
+    while (!regions[name]) await new Promise((done) => setTimeout(done, 50));
+    return regions[name];
   }
 
   async function verify(file) {
-    const region = regions["verify-result"];
+    const region = await whenThere("verify-result");
     region.props.value = `<p class="muted">${words["verify.looking"] || ""}</p>`;
     try {
       const headers = { "X-Name": encodeURIComponent(file.name || "") };
@@ -183,16 +231,26 @@
     const video = camera().querySelector("video");
     video.srcObject = stream;
     await video.play();
+    taken.length = 0;
+    for (const each of poses()) each.dataset.kind = "";
     showPose(0);
     camera().querySelector('[data-js="take"]').focus();
   }
-  function showPose(step) {
-    const line = camera().querySelector(".pose");
-    const poses = line.dataset.poses.split("|");
-    pose = (pose + step) % poses.length;
-    line.textContent = `${pose + 1}/${poses.length} · ${poses[pose]}`;
-    announce(poses[pose]);
+  // The photo taken in each pose: {id, kind}. A pose that has one is taken again.
+  const taken = [];
+  const poses = () => [...camera().querySelectorAll(".poses button")];
+  function showPose(chosen) {
+    pose = chosen;
+    const all = poses();
+    all.forEach((each, number) => each.setAttribute("aria-current", number === pose ? "step" : "false"));
+    const says = all[pose].dataset.says;
+    camera().querySelector(".pose").textContent = `${pose + 1}/${all.length} · ${says}`;
+    const take = camera().querySelector('[data-js="take"]');
+    take.textContent = isTaken(pose) ? take.dataset.again : take.dataset.first;
+    announce(says);
   }
+  const isTaken = (number) => Boolean(
+    taken[number] && document.querySelector(`#photos [data-photo="${CSS.escape(taken[number].id)}"]`));
   function closeCamera() {
     stream?.getTracks().forEach((track) => track.stop());
     stream = null;
@@ -204,10 +262,25 @@
     canvas.width = video.videoWidth;
     canvas.height = video.videoHeight;
     canvas.getContext("2d").drawImage(video, 0, 0);
+    const stage = camera().querySelector(".stage");
+    stage.classList.remove("flash");
+    void stage.offsetWidth; // begins the flash anew
+    stage.classList.add("flash");
     const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.95));
-    const number = pose + 1;
-    showPose(1);
-    await addPhotos([new File([blob], `camera-${number}.jpg`, { type: "image/jpeg" })]);
+    const here = pose;
+    if (isTaken(here)) replaces = taken[here].id;
+    const facts = await addPhotos([new File([blob], `camera-${here + 1}.jpg`, { type: "image/jpeg" })]);
+    if (!facts || !stream) return;
+    if (facts.id) taken[here] = facts;
+    poses()[here].dataset.kind = facts.kind;
+    const answer = camera().querySelector(".answer");
+    answer.hidden = false;
+    answer.className = `answer note ${{ good: "good", refused: "bad" }[facts.kind] || "plain"}`;
+    answer.textContent = [facts.verdict, facts.advice].filter(Boolean).join(": ");
+    // A refused photo is taken again in the same pose; else the next pose without one.
+    const next = poses().findIndex((each) => !["good", "advice"].includes(each.dataset.kind));
+    showPose(facts.kind === "refused" || next < 0 ? here : next);
+    announce(answer.textContent);
   }
   addEventListener("pagehide", closeCamera);
 
@@ -220,28 +293,197 @@
     },
     camera: openCamera,
     take: takePhoto,
-    pose: () => showPose(1),
+    pose: (button) => showPose(poses().indexOf(button)),
     "close-camera": () => { closeCamera(); document.querySelector('[data-js="camera"]').focus(); },
     theme: () => {
       const dark = document.body.classList.toggle("dark");
       document.body.classList.toggle("light", !dark);
+      try { localStorage.setItem(THEME, dark ? "dark" : "light"); } catch { /* not allowed */ }
     },
     example: (button) => fillPrompt(button.textContent),
     zip: (link) => {
-      const chosen = [...document.querySelectorAll("#gallery [data-choose]:checked")];
-      const ids = chosen.map((box) => box.dataset.choose).join(",");
+      const ids = chosen().map((box) => box.dataset.choose).join(",");
       link.href = "/private/pictures.zip" + (ids ? `?ids=${ids}` : "");
     },
+    "delete-chosen": () => {
+      const ids = chosen().map((box) => box.dataset.choose).join(",");
+      if (ids) regions.gallery.trigger("click", { action: "delete-chosen", id: ids });
+    },
+    compare: (button) => openComparison(button),
+    report: (button) => openReport(button),
+    "close-dialog": (button) => button.closest("dialog").close(),
+    "send-report": (button) => sendReport(button.closest("dialog")),
+    "use-recipe": (button) => {
+      const recipe = JSON.parse(button.dataset.recipe);
+      fill("#prompt textarea", recipe.prompt);
+      for (const name of ["seed", "steps", "guidance"]) fill(`#${name} input, #${name} textarea`, recipe[name]);
+      fill("#likeness input[type=number]", recipe.likeness);
+      goTo(1);
+    },
   };
+  const THEME = "imagine:theme";
+  const DRAFT = "imagine:wish";
+  const goTo = (number) => document.querySelectorAll('#pages button[role="tab"]')[number]?.click();
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-js]");
     if (button && presses[button.dataset.js]) presses[button.dataset.js](button);
+    if (event.target.closest("#draw, #save")) lookAfter(); // say at once if nobody hears it
   });
   function fillPrompt(text) {
-    const box = document.querySelector("#prompt textarea");
-    box.value = text;
+    fill("#prompt textarea", text);
+    document.querySelector("#prompt textarea").focus();
+  }
+  function fill(selector, value) {
+    const box = document.querySelector(selector);
+    if (!box) return;
+    box.value = value;
     box.dispatchEvent(new Event("input", { bubbles: true }));
-    box.focus();
+    if (box.type === "number") box.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+
+  // Finding and choosing -----------------------------------------------------------------------
+  const plainly = (text) => text.toLowerCase().normalize("NFD").replace(/\p{M}/gu, "");
+  function find(what) {
+    const box = document.getElementById(`${what}-search`);
+    if (!box) return;
+    const wanted = plainly(box.value.trim()).split(/\s+/);
+    const all = document.querySelectorAll(what === "style" ? "#style label" : "#gallery .picture");
+    let shown = 0;
+    for (const each of all) {
+      const text = plainly(each.dataset.words || each.textContent);
+      each.hidden = !wanted.every((word) => text.includes(word));
+      shown += !each.hidden;
+    }
+    const nothing = document.querySelector(`#${what} .nothing-found`);
+    if (nothing) nothing.hidden = shown > 0;
+    return shown;
+  }
+  document.addEventListener("input", (event) => {
+    const what = event.target.dataset?.finds;
+    if (what) {
+      const shown = find(what);
+      if (what === "gallery") announce((words["gallery.found"] || "").replace("{count}", shown));
+    }
+    if (event.target.closest?.("#prompt")) {
+      try { sessionStorage.setItem(DRAFT, event.target.value); } catch { /* not allowed */ }
+    }
+  });
+  const chosen = () => [...document.querySelectorAll("#gallery [data-choose]:checked")]
+    .filter((box) => !box.closest(".picture").hidden);
+  function showChosen() {
+    const button = document.querySelector('[data-js="delete-chosen"]');
+    if (!button) return;
+    const count = chosen().length;
+    button.hidden = !count;
+    const says = button.dataset.says.replace("{count}", count);
+    // Only when it changes: whoever watches this region would come back here for ever.
+    if (button.textContent !== says) button.textContent = says;
+  }
+
+  // Comparing and reporting ----------------------------------------------------------------------
+  function dialog(id, heading, inner) {
+    document.getElementById(id)?.remove();
+    const box = document.createElement("dialog");
+    box.id = id;
+    box.setAttribute("aria-labelledby", `${id}-heading`);
+    box.innerHTML = `<div class="html-container"><p class="row top"><strong id="${id}-heading" role="heading"
+      aria-level="2"></strong><button type="button" class="small second" data-js="close-dialog"></button></p>${inner}</div>`;
+    box.querySelector("strong").textContent = heading;
+    box.querySelector('[data-js="close-dialog"]').textContent = words["dialog.close"] || "×";
+    // Inside Gradio's container, whose styles and theme it shares.
+    (document.querySelector(".gradio-container") || document.body).append(box);
+    box.addEventListener("click", (event) => { if (event.target === box) box.close(); });
+    return box;
+  }
+
+  function openComparison(button) {
+    const own = button.closest(".picture").querySelector("img");
+    const others = new Map();
+    for (const image of document.querySelectorAll("#photos img, #results .picture img, #gallery .picture img")) {
+      const path = image.getAttribute("src");
+      if (path !== own.getAttribute("src")) others.set(path, image.alt);
+    }
+    const box = dialog("compare", words["compare.heading"], `
+      <div class="both"><img class="under" alt=""><img class="over" alt=""><span class="edge" aria-hidden="true"></span></div>
+      <input type="range" min="0" max="100" value="50" class="blend">
+      <p class="with muted"></p><div class="strip" role="group"></div>`);
+    const [under, over] = box.querySelectorAll(".both img");
+    under.src = own.getAttribute("src");
+    under.alt = own.alt;
+    const slider = box.querySelector(".blend");
+    slider.setAttribute("aria-label", words["compare.slider"]);
+    const blend = () => box.querySelector(".both").style.setProperty("--share", `${slider.value}%`);
+    slider.addEventListener("input", blend);
+    blend();
+    const strip = box.querySelector(".strip");
+    strip.setAttribute("aria-label", words["compare.with"]);
+    box.querySelector(".with").textContent = words[others.size ? "compare.with" : "compare.nothing"];
+    slider.hidden = !others.size;
+    const choose = (path) => {
+      over.src = path;
+      over.alt = others.get(path);
+      for (const each of strip.children) each.setAttribute("aria-pressed", String(each.dataset.path === path));
+    };
+    for (const [path, alt] of others) {
+      const choice = document.createElement("button");
+      choice.type = "button";
+      choice.dataset.path = path;
+      choice.setAttribute("aria-label", alt);
+      const small = document.createElement("img");
+      small.src = path;
+      small.alt = "";
+      choice.append(small);
+      choice.addEventListener("click", () => choose(path));
+      strip.append(choice);
+    }
+    if (others.size) choose(others.keys().next().value);
+    else over.remove();
+    box.showModal();
+    if (others.size) slider.focus();
+  }
+
+  function openReport(button) {
+    const { id, seed, model } = button.dataset;
+    if (!takesReports) {
+      const box = dialog("problem", words["problem.heading"], '<p class="says"></p><pre></pre>');
+      box.querySelector(".says").textContent = words["problem.nobody"];
+      box.querySelector("pre").textContent = `model: ${model}\nseed: ${seed}\nbrowser: ${navigator.userAgent}`;
+      return box.showModal();
+    }
+    const reasons = words["problem.reasons"].split("|").map((reason, number) =>
+      `<label><input type="radio" name="reason" value="${reason}"${number ? "" : " checked"}> <span></span></label>`);
+    const box = dialog("problem", words["problem.heading"], `
+      <fieldset><legend></legend>${reasons.join("")}</fieldset>
+      <label class="details"><span></span><textarea rows="3" maxlength="2000"></textarea></label>
+      <p class="said" hidden></p><p class="row"><button type="button" data-js="send-report"></button></p>`);
+    box.dataset.picture = id;
+    box.querySelector("legend").textContent = words["problem.what"];
+    for (const input of box.querySelectorAll("[name=reason]"))
+      input.nextElementSibling.textContent = words[`problem.${input.value}`];
+    box.querySelector(".details span").textContent = words["problem.details"];
+    box.querySelector('[data-js="send-report"]').textContent = words["problem.send"];
+    box.showModal();
+    box.querySelector("[name=reason]").focus();
+  }
+
+  async function sendReport(box) {
+    const said = box.querySelector(".said");
+    said.hidden = false;
+    const told = {
+      picture: box.dataset.picture,
+      reason: box.querySelector("[name=reason]:checked").value,
+      details: box.querySelector("textarea").value,
+    };
+    try {
+      const facts = await send("/private/reports", JSON.stringify(told), { "Content-Type": "application/json" });
+      said.className = "said note good";
+      said.textContent = words["problem.sent"].replace("{number}", facts.number);
+      box.querySelector('[data-js="send-report"]').hidden = true;
+    } catch (error) {
+      said.className = "said note bad";
+      said.textContent = error instanceof TypeError ? words["net.lost"] : error.message;
+    }
+    announce(said.textContent);
   }
 
   document.addEventListener("change", (event) => {
@@ -250,7 +492,7 @@
       addPhotos([...input.files]).finally(() => { input.value = ""; });
     } else if (input.id === "verify-file" && input.files.length) {
       verify(input.files[0]).finally(() => { input.value = ""; });
-    }
+    } else if (input.dataset?.choose) showChosen();
   });
   for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
     document.addEventListener(kind, (event) => {
@@ -261,7 +503,7 @@
       if (kind === "dragover" || kind === "dragenter") zone.classList.add("over");
       if (kind !== "drop" || !event.dataTransfer.files.length) return;
       if (zone.dataset.drop === "photos") addPhotos([...event.dataTransfer.files]);
-      else verify(event.dataTransfer.files[0]);
+      else { goTo(3); verify(event.dataTransfer.files[0]); }
     });
   }
   document.addEventListener("keydown", (event) => {
@@ -274,30 +516,70 @@
   });
 
   // Is the program still there, and is it the same? ----------------------------------------------
+  const QUIET_MILLISECONDS = 20000;
+  let nextLook = null;
+  let looking = false;
   async function lookAfter() {
+    if (looking) return;
+    looking = true;
+    clearTimeout(nextLook);
     try {
       const facts = await send("/private/session", "", {});
       words = facts.words;
-      if (boot !== null && (boot !== facts.boot || !facts.known)) {
-        say(words["net.restarted"]);
-        regions.who?.trigger("tick");
-      } else if (lost) {
-        say("");
-        announce(words["net.back"]);
-        regions.who?.trigger("tick");
-      }
+      if (words.language) document.documentElement.lang = words.language; // Gradio knows fewer languages
+      takesReports = facts.reports;
+      const isNew = boot !== null && (boot !== facts.boot || !facts.known);
+      const wasLost = lost;
       boot = facts.boot;
       lost = false;
+      // A stream of news can die without a word; then the page asks again.
+      const isStuck = newest.active && Date.now() - newest.at > QUIET_MILLISECONDS;
+      if (isStuck) { newest.at = Date.now(); regions.who?.trigger("tick"); }
+      if (isNew || wasLost) {
+        const again = isNew && !facts.photos ? [...given.values(), ...unsent] : unsent;
+        unsent = [];
+        if (isNew) { given.clear(); seen.clear(); }
+        if (!isNew) {
+          say("");
+          announce(words[again.length ? "net.sent_again" : "net.back"]);
+        }
+        regions.who?.trigger("tick");
+        const back = again.length ? await addPhotos(again) : null;
+        if (isNew) say(words[back?.id ? "net.kept_photos" : "net.restarted"]);
+      }
     } catch {
       if (!lost) say(words["net.lost"] || "");
       lost = true;
     }
-    setTimeout(lookAfter, lost ? 2000 : 15000);
+    looking = false;
+    nextLook = setTimeout(lookAfter, lost ? 2000 : newest.active ? 5000 : 15000);
   }
   addEventListener("online", lookAfter);
+  addEventListener("offline", () => { lost = true; say(words["net.lost"] || ""); });
+
+  function applyTheme() {
+    try {
+      const theme = localStorage.getItem(THEME);
+      if (!theme) return;
+      document.body.classList.toggle("dark", theme === "dark");
+      document.body.classList.toggle("light", theme === "light");
+    } catch { /* not allowed */ }
+  }
+
+  // What was typed before a reload is typed again.
+  function restoreDraft(tries) {
+    const box = document.querySelector("#prompt textarea");
+    let draft = "";
+    try { draft = sessionStorage.getItem(DRAFT) || ""; } catch { return; }
+    if (box && draft && !box.value) fill("#prompt textarea", draft);
+    if (!box && tries) setTimeout(() => restoreDraft(tries - 1), 250);
+    if (box) applyTheme(); // Gradio follows the system when it starts
+  }
 
   function begin() {
     document.body.append(voice, banner);
+    applyTheme();
+    restoreDraft(120);
     lookAfter();
   }
   if (document.body) begin(); else addEventListener("DOMContentLoaded", begin);

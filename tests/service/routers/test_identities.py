@@ -92,7 +92,7 @@ def test_no_consent_means_no_look_at_the_photos(
     def looked(*anything: object) -> None:
         raise AssertionError("a photo was looked at before there was a consent")
 
-    monkeypatch.setattr(house.service.models, "make_identity", looked)
+    monkeypatch.setattr(house.service.models, "describe", looked)
     assert house.post_photos([selfie()], declared_self="false").status_code == 422
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imagine import read_recipe
+from imagine import InvalidInput, read_recipe
 from tests.service.conftest import CONSENT, House, selfie
 
 
@@ -21,7 +21,9 @@ def test_the_content_is_the_marked_file(home: House, image: dict[str, Any], tmp_
     (tmp_path / "me.png").write_bytes(answer.content)
     assert answer.headers["content-type"] == "image/png"
     assert len(answer.content) == image["bytes"]
-    assert read_recipe(tmp_path / "me.png").prompt == "in a forest"
+    with pytest.raises(InvalidInput, match="keeps recipes apart"):
+        read_recipe(tmp_path / "me.png")
+    assert b"in a forest" not in answer.content
 
 
 @pytest.mark.parametrize(("asked", "begins"), [("jpeg", b"\xff\xd8"), ("webp", b"RIFF")])
@@ -33,9 +35,11 @@ def test_other_formats_are_marked_as_well(home: House, me: str, asked: str, begi
     assert b"rainedAlgorithmicMedia" in answer.content
 
 
-def test_the_recipe_is_that_of_the_file(home: House, image: dict[str, Any]) -> None:
+def test_the_recipe_is_kept_apart_from_the_file(home: House, image: dict[str, Any]) -> None:
     recipe = home.ask("GET", image["urls"]["recipe"]).json()
     assert (recipe["seed"], recipe["backend"]) == (5, "fake")
+    told = home.ask("GET", image["urls"]["recipe"]).content
+    assert read_recipe(told).prompt == "in a forest"
 
 
 def test_provenance_says_what_the_file_carries(home: House, image: dict[str, Any]) -> None:
@@ -43,7 +47,7 @@ def test_provenance_says_what_the_file_carries(home: House, image: dict[str, Any
     told = home.ask("GET", image["urls"]["provenance"]).json()
     assert told["sha256"] == hashlib.sha256(content).hexdigest()
     assert told["digital_source_type"] == "trainedAlgorithmicMedia"
-    assert told["carries_recipe"] is True
+    assert told["carries_recipe"] is False
 
 
 def test_the_picture_itself_is_sealed_on_disk(home: House, image: dict[str, Any]) -> None:

@@ -182,7 +182,7 @@ def test_an_edit_against_policy_is_refused_before_the_photo_is_looked_at(
     def looked(*anything: object) -> None:
         raise AssertionError("the photo was looked at")
 
-    monkeypatch.setattr(house.service.models, "make_identity", looked)
+    monkeypatch.setattr(house.service.models, "describe", looked)
     with pytest.raises(openai.BadRequestError) as caught:
         connected(house).images.edit(image=("a.jpg", selfie()), prompt="naked", extra_body=CONSENT)
     assert caught.value.code == "moderation_blocked"

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from imagine.backends.trait_words import caption, contrary
+from imagine.traits import TRAITS
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+def test_every_value_has_a_caption_of_its_own(trait: str) -> None:
+    captions = [caption("in a park", {trait: value}) for value in TRAITS[trait]]
+    assert len(set(captions)) == len(captions)
+
+
+def test_without_glasses_is_said_by_silence_because_captions_never_deny() -> None:
+    said = caption("in a park, wearing round glasses", {"glasses": "none"})
+    assert said == contrary("in a park, wearing round glasses", {"glasses": "none"}) == "in a park"
+
+
+def test_the_contrary_says_nothing_of_what_is_wished_for() -> None:
+    traits = {"hair_colour": "pink", "expression": "angry"}
+    assert caption("smiling in a park", traits) == "in a park, with pink hair, looking angry"
+    assert contrary("smiling in a park", traits) == "in a park"
+
+
+def test_glasses_are_drawn_by_words_alone() -> None:
+    for value in TRAITS["glasses"]:
+        worn = {"glasses": value}
+        assert caption("in a park", worn) == contrary("in a park", worn)
