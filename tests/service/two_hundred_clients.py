@@ -54,9 +54,6 @@ def serve(folder: str, pipe: Connection) -> None:
     from tests.service.conftest import chosen, places_in, selfie
 
     vars(api)["usual_checks"] = calm_checks  # painted faces have no age
-    LoadedModels.apparent_ages = (  # type: ignore[method-assign]
-        lambda self, face: [30.0] * len(face.crops)
-    )
     setattr(LoadedModels, "apparent_ages", lambda self, face: [30.0] * len(face.crops))  # noqa: B010
     FACE_DETECTORS.add("double", "tests.doubles:DoubleDetector")
     FACE_ENCODERS.add("double", "tests.doubles:DoubleEncoder")
