@@ -1,6 +1,7 @@
 """No picture leaves unmarked: not by Python, not by the command line, not by a line of code.
 
-The routes are walked in `tests/service/test_one_door.py`, the page in `tests/ui/test_one_door.py`.
+The routes are walked in `tests/service/test_one_door.py`. The page has no encoder of its own but
+the one for thumbnails of the person's photos, which the scan below keeps true.
 """
 
 from __future__ import annotations

@@ -707,7 +707,7 @@ def _claiming(
         _JOBS.c.priority,
         _JOBS.c.created_at,
         in_tenant.label("place"),
-    ).where(_WAITING, _JOBS.c.available_at <= now)
+    ).where(_WAITING, _JOBS.c.available_at <= now, _in_time(now))
     if batch_key is not None:
         waiting = waiting.where(_JOBS.c.batch_key == batch_key)
     line = waiting.subquery("line")
@@ -745,6 +745,11 @@ def _claiming(
     )
 
 
+def _in_time(now: datetime) -> ColumnElement[bool]:
+    """Too late to begin is never begun, also between two sweeps."""
+    return or_(_JOBS.c.deadline_at.is_(None), _JOBS.c.deadline_at > now)
+
+
 def _sweeping(now: datetime) -> ReturningUpdate[Any]:
     lost = and_(_WORKED_ON, _JOBS.c.leased_until <= now)
     late = and_(_WAITING, _JOBS.c.deadline_at <= now)
@@ -776,8 +781,7 @@ def _again_or_over(
     """What a job becomes that nobody works on any more: queued while it may, else over."""
     attempts = _JOBS.c.attempts if attempts is None else attempts
     canceled = _JOBS.c.cancel_requested
-    in_time = or_(_JOBS.c.deadline_at.is_(None), _JOBS.c.deadline_at > now)
-    again = and_(canceled.is_(False), attempts < _JOBS.c.max_attempts, in_time)
+    again = and_(canceled.is_(False), attempts < _JOBS.c.max_attempts, _in_time(now))
     failed = and_(canceled.is_(False), not_(again))
     return {
         "state": case(

@@ -431,6 +431,14 @@ def test_a_sweep_says_what_became_of_forgotten_jobs(jobs: JobStore, clock: Clock
     assert (jobs.sweep().requeued, jobs.counts()[JobState.QUEUED]) == (0, 1)
 
 
+def test_a_job_past_its_deadline_is_not_begun_between_two_sweeps(
+    jobs: JobStore, clock: Clock
+) -> None:
+    ask(jobs, deadline_at=NOON + timedelta(seconds=10))
+    clock.pass_time(seconds=11)
+    assert jobs.claim("worker-a", sweeps=False) == []
+
+
 def test_a_job_that_waited_past_its_deadline_fails_unclaimed(jobs: JobStore, clock: Clock) -> None:
     asked = ask(jobs, deadline_at=NOON + timedelta(seconds=10))
     clock.pass_time(seconds=10)
