@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from imagine import api
-from imagine.safety import CheckSettings, OutputChecks, OutputTools, SeenFace
+from imagine.safety import CheckSettings, OutputChecks, OutputTools, SeenFace, usual_checks
 
 
 @pytest.fixture(autouse=True)
@@ -17,8 +17,9 @@ def calm_checks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
     The faces are still looked for and compared. Tests marked `real_checks` get the real networks.
     """
-    if request.node.get_closest_marker("real_checks") is None:
-        monkeypatch.setattr(api, "usual_checks", calm)
+    is_calm = request.node.get_closest_marker("real_checks") is None
+    # Set either way: a fixture of the whole run may have left calm ones.
+    monkeypatch.setattr(api, "usual_checks", calm if is_calm else usual_checks)
 
 
 @pytest.fixture(scope="session", autouse=True)

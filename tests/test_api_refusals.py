@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagine import api
 from imagine.api import Guard, Imagine
 from imagine.core import FloatArray, ImageArray, PhotoVerdict, Recipe
 from imagine.errors import CheckMissing, EnrolmentRefused, PictureWithheld, UnreadablePhoto
 from imagine.identity import FACE_DETECTORS, FACE_ENCODERS
 from imagine.provenance import MARKS_FOLDER, Marking, open_marker
-from imagine.safety.output_checks import usual_checks
 from imagine.settings import Settings
 from tests.cli.conftest import Run, run
 from tests.doubles import DoubleDetector, DoubleEncoder, double_crops
@@ -210,7 +208,6 @@ def test_a_missing_classifier_stops_drawing(
     def gone(self: object) -> None:
         raise CheckMissing("The nudity check cannot run.")
 
-    assert api.usual_checks is usual_checks
     monkeypatch.setattr("imagine.safety.nudity.NudityModel.check_ready", gone)
     with pytest.raises(CheckMissing):
         guarded(settings, Kept()).tools()

@@ -4,6 +4,7 @@ import _thread
 import errno
 import json
 import os
+import signal
 import struct
 import time
 from importlib.metadata import distribution
@@ -226,7 +227,12 @@ def test_ctrl_c_ends_with_130_and_no_file(
         return plain(self, states)
 
     monkeypatch.setattr(FakeBackend, "denoise_step", step)
-    done = run("generate", PROMPT, "-p", selfie, *FAKE, "--steps", 100)
+    # A shell that starts tests in the background has them ignore interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = run("generate", PROMPT, "-p", selfie, *FAKE, "--steps", 100)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done.status == 130 and "Cancelled" in done.err
     assert files(tmp_path) == []
 

@@ -177,12 +177,12 @@ def test_pictures_come_one_by_one_with_previews_and_keep_their_recipe(
     page.on(
         "response", lambda r: previews.append(r.status) if "/private/previews/" in r.url else None
     )
-    wish(page, "smiling in a forest at dawn", count=2)
+    wish(page, "smiling in a forest at dawn", count=4)
     expect(page.locator("#progress .says")).to_contain_text("Step")
     expect(page.locator("#progress .preview")).to_be_visible()
-    expect(page.locator("#results .picture")).to_have_count(1)
+    expect(page.locator("#results .picture").first).to_be_visible()
     expect(page.get_by_role("progressbar")).to_be_visible()
-    expect(page.locator("#results .picture")).to_have_count(2)
+    expect(page.locator("#results .picture")).to_have_count(4)
     expect(page.locator("#voice")).to_have_text("Finished.")
     expect(page.locator("#stop")).to_be_hidden()
     assert previews and set(previews) == {200}
@@ -323,7 +323,7 @@ def test_skipping_goes_on_with_the_next_picture(enrolled: Page) -> None:
     page = enrolled
     go(page, "Imagine")
     page.locator("#expert button").first.click()
-    page.get_by_label("Steps").fill("20")
+    page.get_by_label("Steps").fill("40")
     wish(page, "in a sunny park", count=2)
     expect(page.locator("#progress .says")).to_contain_text("Picture 1 of 2")
     page.get_by_role("button", name="Skip this one").click()
