@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 from imagine.backends.base import Backend, refuse_two
@@ -247,11 +248,12 @@ def make_pictures(
         refuse_two(tools.backend.info)
     traits, notes = wished_traits(wish, prompt, identity, tools)
     wanted = Wanted(prompt, traits, identity, beside)
-    candidates = draw_candidates(wish, wanted, tools, audience)
+    check = checker(tools, identity, beside)
+    candidates = draw_candidates(wish, wanted, tools, check, audience)
     kept: list[Picture] = []
     refused: list[CheckReport] = []
     for choice in candidates:
-        best = keep_best(choice, identity, tools, wish.record, beside)
+        best = keep_best(choice, identity, tools, check, wish.record)
         if isinstance(best, Picture):
             kept.append(replace(best, notes=notes))
         else:
@@ -291,12 +293,29 @@ def wished_traits(
     return check_traits((), traits), tuple(reading.words for reading in readings)
 
 
+def checker(
+    tools: Tools, identity: Identity, beside: Identity | None = None
+) -> Callable[[Candidate], CheckReport]:
+    """What the output checks say of a candidate of these people; each is looked at once."""
+    people = [person.embedding for person in (identity, beside) if person is not None]
+
+    @cache
+    def check(candidate: Candidate) -> CheckReport:
+        return tools.checks.check(candidate.image, people)
+
+    return check
+
+
 def draw_candidates(
-    wish: Wish, wanted: Wanted, tools: Tools, audience: Audience
+    wish: Wish,
+    wanted: Wanted,
+    tools: Tools,
+    check: Callable[[Candidate], CheckReport],
+    audience: Audience,
 ) -> list[list[Candidate]]:
     """The candidates of each picture, drawn and judged.
 
-    Where a face is missing in all candidates of a picture, another one is drawn, up to
+    Where no candidate of a picture both has a face and may leave, another one is drawn, up to
     `wish.redraws` times: a picture of somebody without a face is of no use to them.
     """
     choices: list[list[Candidate]] = [[] for _ in range(wish.count)]
@@ -311,7 +330,7 @@ def draw_candidates(
         numbers = [
             index + len(choice) * wish.count
             for index, choice in enumerate(choices)
-            if not any(candidate.shows_everybody for candidate in choice)
+            if not any(one.shows_everybody and may_leave(check(one)) for one in choice)
         ]
         if not numbers:
             break
@@ -405,19 +424,19 @@ def keep_best(
     candidates: Sequence[Candidate],
     identity: Identity,
     tools: Tools,
+    check: Callable[[Candidate], CheckReport],
     record: int = 0,
-    beside: Identity | None = None,
 ) -> Picture | tuple[Candidate, CheckReport]:
     """The best candidate that may leave, marked, or the best of them and why it may not.
 
-    Best is most likeness and prompt fit; copies of a selfie lose to everything else. Prompt fit
-    counts only when every candidate has one, then as much as likeness.
+    Best is most likeness and prompt fit; copies of a selfie lose to every other face, and what
+    has no face to everything else. Prompt fit counts only when every candidate has one, then as
+    much as likeness.
     """
     ranked = sorted(candidates, key=_merit(candidates), reverse=True)
     refused = []
     for candidate in ranked:
-        people = [person.embedding for person in (identity, beside) if person is not None]
-        report = tools.checks.check(candidate.image, people)
+        report = check(candidate)
         if may_leave(report):
             why = _why(candidate, candidates)
             return _mark(candidate, why, report, identity, tools, record)
@@ -438,13 +457,14 @@ def may_leave(report: CheckReport) -> bool:
     )
 
 
-def _merit(candidates: Sequence[Candidate]) -> Callable[[Candidate], tuple[bool, float]]:
+def _merit(candidates: Sequence[Candidate]) -> Callable[[Candidate], tuple[int, bool, float]]:
     all_fit = all(candidate.prompt_fit is not None for candidate in candidates)
 
-    def merit(candidate: Candidate) -> tuple[bool, float]:
+    def merit(candidate: Candidate) -> tuple[int, bool, float]:
         copied = any((verdict.copy_score or 0.0) >= COPY for verdict in candidate.verdicts)
         fit = candidate.prompt_fit if all_fit and candidate.prompt_fit is not None else 0.0
-        return not copied, candidate.likeness + fit
+        faces = sum(verdict.face_found for verdict in candidate.verdicts)
+        return faces, not copied, candidate.likeness + fit
 
     return merit
 

@@ -23,6 +23,7 @@ from imagine.pipeline import (
     Wanted,
     Wish,
     candidate_request,
+    checker,
     keep_best,
     make_pictures,
 )
@@ -70,7 +71,8 @@ def candidate(score: float, fit: float | None = None, copy: float | None = None)
 
 
 def best(*candidates: Candidate) -> Picture:
-    kept = keep_best(candidates, ME, tools())
+    own = tools()
+    kept = keep_best(candidates, ME, own, checker(own, ME))
     assert isinstance(kept, Picture)
     return kept
 
@@ -142,6 +144,12 @@ def test_prompt_fit_counts_as_much_as_likeness() -> None:
     assert kept.why == "Best of 2: likeness 0.60 (others 0.70), prompt fit 0.90 (others 0.10)."
 
 
+def test_a_picture_without_a_face_loses_however_well_it_shows_the_prompt() -> None:
+    faceless = candidate(0.0, fit=1.0)
+    faceless = replace(faceless, verdict=replace(faceless.verdict, face_found=False))
+    assert best(faceless, candidate(0.4, fit=0.1)).verdict.score == 0.4
+
+
 def test_a_copy_of_a_selfie_loses_to_an_honest_likeness() -> None:
     assert best(candidate(0.9, copy=0.95), candidate(0.5, copy=0.1)).verdict.score == 0.5
 
@@ -184,7 +192,7 @@ def test_one_picture_that_may_not_leave_does_not_take_the_others_with_it() -> No
 def test_the_next_best_candidate_leaves_when_the_best_may_not() -> None:
     scores = iter([0.9, 0.0])
     careful = replace(tools(), checks=checks(score_nudity=lambda image: next(scores)))
-    kept = keep_best([candidate(0.5), candidate(0.9)], ME, careful)
+    kept = keep_best([candidate(0.5), candidate(0.9)], ME, careful, checker(careful, ME))
     assert isinstance(kept, Picture) and kept.verdict.score == 0.5
 
 
@@ -216,6 +224,13 @@ def test_a_picture_without_a_face_is_drawn_again_from_a_seed_far_from_all_others
     first, second = make_pictures(replace(WISH, redraws=2), ME, choosy)
     assert (first.recipe.seed, second.recipe.seed) == (7, 8 + REDRAW_STRIDE)
     assert second.why.startswith("Best of 2: likeness 0.92 (others 0.00), 1 without a face;")
+
+
+def test_a_face_that_may_not_leave_is_no_reason_to_hand_out_a_picture_without_one() -> None:
+    scores = iter([0.9, 0.0])
+    careful = replace(tools(), checks=checks(score_nudity=lambda image: next(scores)))
+    (picture,) = make_pictures(replace(WISH, count=1, redraws=1), ME, careful)
+    assert picture.verdict.face_found and picture.recipe.seed == 7 + REDRAW_STRIDE
 
 
 def test_drawing_again_ends_and_hands_out_what_there_is() -> None:

@@ -23,7 +23,7 @@ from imagine.errors import MissingWeights
 
 PROMPTS = (
     "smiling, in a forest",
-    "wearing a red shirt, on a city square, looking surprised",
+    "wearing a red shirt, on a city square, with a soft smile",
     "laughing, with round glasses, under a blue sky",
     "a black and white portrait in a studio",
 )
