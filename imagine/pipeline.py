@@ -320,10 +320,10 @@ def draw_candidates(
     """
     choices: list[list[Candidate]] = [[] for _ in range(wish.count)]
     numbers = list(range(wish.count * wish.best_of))
-    steps_done = 0
+    steps_done, started = 0, time.monotonic()
     for _ in range(1 + wish.redraws):
         requests = [candidate_request(wish, wanted, number) for number in numbers]
-        images = draw(requests, numbers, tools, audience, steps_done)
+        images = draw(requests, numbers, tools, audience, steps_done, started)
         steps_done += len(requests) * wish.num_inference_steps
         for number, request, image in zip(numbers, requests, images, strict=True):
             choices[number % wish.count].append(judged(image, request, wanted, tools))
@@ -379,6 +379,7 @@ def draw(
     tools: Tools,
     audience: Audience,
     steps_done: int = 0,
+    started: float | None = None,
 ) -> list[ImageArray]:
     """Hand the requests to the engine, tell how far they are, wait for the pictures.
 
@@ -390,6 +391,7 @@ def draw(
         tools: whose engine draws.
         audience: who hears of it.
         steps_done: before these requests, for the progress.
+        started: when the first of those steps began, by `time.monotonic`; None for now.
     """
     stopped = Cancelled("Cancelled before the pictures were finished; nothing was kept.")
     if audience.is_cancelled():
@@ -397,7 +399,7 @@ def draw(
     tickets = tools.engine.submit_all(requests, tenant=tools.tenant, priority=tools.priority)
     steps = [0] * len(tickets)
     num_steps = sum(request.num_inference_steps for request in requests)
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     try:
         for index, status in watch(tickets):
             if status.phase in (Phase.FAILED, Phase.CANCELED):
@@ -544,5 +546,5 @@ def _read_selfies(crops: ImageArray, traits: Sequence[str]) -> Sequence[Reading]
 
 
 def _progress(step: int, num_steps: int, elapsed_seconds: float, steps_done: int) -> Progress:
-    eta_seconds = elapsed_seconds / step * (num_steps - step)
+    eta_seconds = elapsed_seconds / (steps_done + step) * (num_steps - step)
     return Progress(steps_done + step, steps_done + num_steps, elapsed_seconds, eta_seconds)
