@@ -6,7 +6,7 @@ from sqlalchemy import select, tuple_
 
 from imagine.errors import NotStored
 from imagine.storage.database import Database
-from imagine.storage.people import ImageFacts
+from imagine.storage.people import ImageFacts, image_facts
 from imagine.storage.tables import ImageRow
 
 
@@ -26,7 +26,7 @@ class Pictures:
             row = session.get(ImageRow, (tenant_id, image_id))
         if row is None:
             raise NotStored(f"There is no picture {image_id[:80]!r} here.")
-        return _facts(row)
+        return image_facts(row)
 
     def page(self, tenant_id: str, limit: int, before: str | None) -> list[ImageFacts]:
         """At most `limit` pictures, newest first, behind the one called `before`.
@@ -41,18 +41,4 @@ class Pictures:
             chosen = chosen.where(tuple_(*place) < (last.created_at, last.id))
         newest = chosen.order_by(*(column.desc() for column in place)).limit(limit)
         with self._database.reading() as session:
-            return [_facts(row) for row in session.scalars(newest)]
-
-
-def _facts(row: ImageRow) -> ImageFacts:
-    return ImageFacts(
-        id=row.id,
-        person_id=row.person_id,
-        identity_id=row.identity_id,
-        job_id=row.job_id,
-        media_type=row.media_type,
-        byte_count=row.byte_count,
-        width=row.width,
-        height=row.height,
-        created_at=row.created_at,
-    )
+            return [image_facts(row) for row in session.scalars(newest)]

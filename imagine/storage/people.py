@@ -468,7 +468,7 @@ class PeopleStore:
             wanted = wanted.where(ImageRow.job_id == job_id)
         with self._database.reading() as session:
             rows = session.scalars(wanted.order_by(ImageRow.created_at, ImageRow.id))
-            return [_image_facts(row) for row in rows]
+            return [image_facts(row) for row in rows]
 
     def read_image(
         self, tenant_id: str, image_id: str, *, purpose: Purpose, actor: str = "service"
@@ -692,7 +692,8 @@ def _photo_facts(row: PhotoRow) -> PhotoFacts:
     )
 
 
-def _image_facts(row: ImageRow) -> ImageFacts:
+def image_facts(row: ImageRow) -> ImageFacts:
+    """What the tables say of a picture, without opening anything sealed."""
     return ImageFacts(
         id=row.id,
         person_id=row.person_id,

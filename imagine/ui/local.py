@@ -53,6 +53,7 @@ from imagine.ui.studio import (
     PictureCard,
     Stage,
     StudioLimits,
+    check_figures,
 )
 from imagine.ui.styles import styles_of
 from imagine.ui.tray import Tray
@@ -294,7 +295,8 @@ class LocalStudio:
 
     def draw(self, wish: OpenWish) -> None:
         """As `Studio.draw`."""
-        _check(wish, self.limits)
+        check_figures(wish, self.limits)
+        check_traits(wish.keep, wish.change)
         prompt = allow_prompt(wish.prompt, self._models.settings)
         with self._lock:
             left = self._identity_of(wish.person)
@@ -615,20 +617,6 @@ def _export(members: Iterable[_Member], kept: Sequence[_Kept]) -> bytes:
 def _safe_name(name: str) -> str:
     """A file name for any system."""
     return "".join(c if c.isalnum() or c in " ._-()" else "_" for c in name).strip(" .") or "photo"
-
-
-def _check(wish: OpenWish, limits: StudioLimits) -> None:
-    for name, value, low, high in (
-        ("count", wish.count, 1, limits.max_images),
-        ("best_of", wish.best_of, 1, limits.max_best_of),
-        ("likeness", wish.likeness, 0.0, 1.0),
-        ("seed", wish.seed, 0, SEED_LIMIT - 1),
-        ("num_inference_steps", wish.num_inference_steps, 1, limits.max_steps),
-        ("guidance_scale", wish.guidance_scale, 1.0, limits.max_guidance),
-    ):
-        if value is not None and not low <= value <= high:
-            raise InvalidInput(f"{name} is {value}; it must be from {low:g} to {high:g}.")
-    check_traits(wish.keep, wish.change)
 
 
 def _complete(wish: OpenWish, tools: Tools) -> Wish:

@@ -58,6 +58,7 @@ from imagine.ui.studio import (
     PictureCard,
     Stage,
     StudioLimits,
+    check_figures,
 )
 from imagine.ui.styles import styles_of
 from imagine.ui.tray import Tray
@@ -305,7 +306,7 @@ class RemoteStudio:
     def draw(self, wish: OpenWish) -> None:
         """As `Studio.draw`: one job a picture, so that each comes when it is done."""
         self._may("generations:write")
-        _check(wish, self.limits)
+        check_figures(wish, self.limits)
         facts = self._identity(wish.person) if wish.person else self._at_desk()
         if facts is None:
             raise ConsentMissing("There is nobody to draw yet. Add your photos on the first page.")
@@ -714,16 +715,3 @@ def _error_of(jobs: list[Job]) -> ImagineError | None:
         except ImagineError as error:
             return error
     return None
-
-
-def _check(wish: OpenWish, limits: StudioLimits) -> None:
-    for name, value, low, high in (
-        ("count", wish.count, 1, limits.max_images),
-        ("best_of", wish.best_of, 1, limits.max_best_of),
-        ("likeness", wish.likeness, 0.0, 1.0),
-        ("seed", wish.seed, 0, SEED_LIMIT - 1),
-        ("num_inference_steps", wish.num_inference_steps, 1, limits.max_steps),
-        ("guidance_scale", wish.guidance_scale, 1.0, limits.max_guidance),
-    ):
-        if value is not None and not low <= value <= high:
-            raise InvalidInput(f"{name} is {value}; it must be from {low:g} to {high:g}.")

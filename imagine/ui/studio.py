@@ -14,7 +14,8 @@ from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from imagine.core import LikenessVerdict, PairVerdict, PhotoReport, PhotoVerdict, Recipe
-from imagine.errors import ImagineError
+from imagine.engine.limits import SEED_LIMIT
+from imagine.errors import ImagineError, InvalidInput
 from imagine.provenance import ProvenanceReport
 from imagine.ui.styles import TAUGHT
 
@@ -140,6 +141,24 @@ class OpenWish:
     change: Mapping[str, str] = field(default_factory=dict)
     person: str | None = None
     beside: str | None = None
+
+
+def check_figures(wish: OpenWish, limits: StudioLimits) -> None:
+    """Refuse a wish with a figure out of its range.
+
+    Raises:
+        InvalidInput: names the first such figure and its range.
+    """
+    for name, value, low, high in (
+        ("count", wish.count, 1, limits.max_images),
+        ("best_of", wish.best_of, 1, limits.max_best_of),
+        ("likeness", wish.likeness, 0.0, 1.0),
+        ("seed", wish.seed, 0, SEED_LIMIT - 1),
+        ("num_inference_steps", wish.num_inference_steps, 1, limits.max_steps),
+        ("guidance_scale", wish.guidance_scale, 1.0, limits.max_guidance),
+    ):
+        if value is not None and not low <= value <= high:
+            raise InvalidInput(f"{name} is {value}; it must be from {low:g} to {high:g}.")
 
 
 @dataclass(frozen=True, slots=True)
