@@ -1,7 +1,8 @@
 """The training loop every stage shares: optimisers, averages, checkpoints, sheets, a log line.
 
 A stage says what to draw (`StageRecipe`) and for how long; everything else is here. The loop stops
-by the clock, so the same command is right for two cores and for a big GPU.
+by the clock, so the same command is right for two cores and for a big GPU, or by a count of
+pictures, so that recipes can be compared.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -83,12 +84,15 @@ class TrainingState:
     losses: list[tuple[int, float]] = field(default_factory=list)
 
 
-def parse_arguments(recipe: StageRecipe, description: str | None) -> argparse.Namespace:
-    """The command line all stages share."""
+def parse_arguments(
+    recipe: StageRecipe, description: str | None, words: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """The command line all stages share; `words` in its place where a stage is called by name."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, default=Path("runs/people"), help="photo cache")
     parser.add_argument("--run", type=Path, default=Path("runs/imagine-mini"), help="checkpoints")
     parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--pictures", type=int, default=None, help="stop by count, not by clock")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch-size", type=int, default=None, help="48 on cpu, 512 on cuda")
     parser.add_argument("--model", choices=sorted(MODEL_SIZES), default="mini")
@@ -103,13 +107,31 @@ def parse_arguments(recipe: StageRecipe, description: str | None) -> argparse.Na
     parser.add_argument("--start-from", type=Path, default=None, help="exported model, new run")
     parser.add_argument("--export", type=Path, default=None, help="folder for the averaged model")
     parser.add_argument("--compile", action="store_true", help="torch.compile the denoiser")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def run_stage(recipe: StageRecipe, description: str | None = None) -> None:
-    """Train one stage from the newest checkpoint of the run, or from nothing."""
+    """Train one stage from the command line and export it where asked."""
     arguments = parse_arguments(recipe, description)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    state = train_stage(recipe, arguments)
+    if arguments.export:
+        save_model(arguments.export, state.averaged_denoiser, state.averaged_adapter)
+        logger.info("exported to %s", arguments.export)
+
+
+def train_stage(
+    recipe: StageRecipe,
+    arguments: argparse.Namespace,
+    prepare: Callable[[TrainingState], object] = lambda state: None,
+) -> TrainingState:
+    """Train one stage from the newest checkpoint of the run, or from nothing.
+
+    Args:
+        recipe: what the stage draws.
+        arguments: of `parse_arguments`.
+        prepare: called with the state before the first step.
+    """
     torch.manual_seed(arguments.seed)
     device = arguments.device
     batch_size = arguments.batch_size or (512 if device == "cuda" else 48)
@@ -118,11 +140,9 @@ def run_stage(recipe: StageRecipe, description: str | None = None) -> None:
     photos = PairedPhotos(arguments.data, encoder, device, arguments.seed + int(time.time()))
     logger.info("%d photos of %d people", len(photos), photos.person_count)
     state = load_state(arguments.run, arguments.model, device, arguments.start_from)
-    loop = _Loop(arguments, recipe, state, photos, batch_size)
-    loop.run()
-    if arguments.export:
-        save_model(arguments.export, state.averaged_denoiser, state.averaged_adapter)
-        logger.info("exported to %s", arguments.export)
+    prepare(state)
+    _Loop(arguments, recipe, state, photos, batch_size).run()
+    return state
 
 
 class _Loop:
@@ -159,8 +179,8 @@ class _Loop:
             total=round(watch.budget_seconds), unit="s", desc=self.recipe.name, mininterval=5
         )
         first_images = state.images_seen
-        while not watch.is_over:
-            loss = self._step(watch.progress)
+        while (progress := self._progress(watch, first_images)) < 1.0:
+            loss = self._step(progress)
             state.losses.append((state.images_seen, loss))
             rate = (state.images_seen - first_images) / watch.elapsed
             bar.set_postfix_str(f"loss {loss:.4f}, {rate:.1f} images/s, step {state.step}")
@@ -176,6 +196,12 @@ class _Loop:
         save_state(arguments.run, state)
         write_sheet(arguments.run, state, self.photos, arguments.device)
         self._log(state.images_seen - first_images, watch.elapsed)
+
+    def _progress(self, watch: Stopwatch, first_images: int) -> float:
+        if self.arguments.pictures is None:
+            return watch.progress
+        drawn = self.state.images_seen - first_images
+        return min(1.0, drawn / int(self.arguments.pictures))
 
     def _step(self, progress: float) -> float:
         state = self.state
