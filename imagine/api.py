@@ -20,11 +20,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from imagine.backends import BACKENDS, Backend, BackendInfo
-from imagine.backends.base import FaceConditioned, refuse_two
+from imagine.backends.base import FaceConditioned, refuse_two, shape_of
 from imagine.backends.licences import LicenceMode, LicenceStamp, check_licences, check_mode
 from imagine.backends.memory_plan import MemoryPlan, device_bytes, make_plan
 from imagine.core import (
     REDRAWS,
+    SQUARE,
     FloatArray,
     Identity,
     ImageArray,
@@ -371,6 +372,7 @@ class Imagine:
         guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         best_of: int = 1,
+        aspect_ratio: str = SQUARE,
         keep: Sequence[str] = (),
         change: Mapping[str, str] | None = None,
         beside: Identity | IdentityHandle | None = None,
@@ -392,6 +394,8 @@ class Imagine:
                 takes the backend's own.
             best_of: draw so many candidates for each picture, keep the best by likeness and
                 prompt fit; candidate k of picture i has seed + i + k * n.
+            aspect_ratio: width to height of the pictures, such as "3:4"; `info.sizes` has those
+                the backend offers, with their pixels. Two people have one shape only.
             keep: traits that shall be as on the selfies, names of `imagine.traits.TRAITS`; where
                 the selfies do not tell, `GeneratedImage.notes` says so and nothing is asked for.
             change: trait -> the value it shall have, such as {"glasses": "none"}; it beats what
@@ -420,6 +424,7 @@ class Imagine:
             check_figure("guidance_scale", guidance_scale)
         if guidance_interval is not None:
             check_interval(guidance_interval)
+        shape_of(aspect_ratio)
         if seed is not None:
             check_figure("seed", seed)
         changes = check_traits(keep, change)
@@ -427,6 +432,7 @@ class Imagine:
         info = self.info
         if other is not None:
             refuse_two(info)
+        info.size_of(aspect_ratio, two=other is not None)
         wish = Wish(
             prompt=prompt,
             seed=secrets.randbelow(2**32) if seed is None else seed,
@@ -439,6 +445,7 @@ class Imagine:
             redraws=REDRAWS,
             keep=tuple(keep),
             change=changes,
+            aspect_ratio=aspect_ratio,
         )
         withheld: list[str] = []
 
@@ -462,6 +469,7 @@ class Imagine:
         guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         best_of: int = 1,
+        aspect_ratio: str = SQUARE,
         keep: Sequence[str] = (),
         change: Mapping[str, str] | None = None,
         beside: Identity | IdentityHandle | None = None,
@@ -486,6 +494,7 @@ class Imagine:
                 guidance_scale=guidance_scale,
                 guidance_interval=guidance_interval,
                 best_of=best_of,
+                aspect_ratio=aspect_ratio,
                 keep=keep,
                 change=change,
                 beside=beside,
@@ -528,6 +537,7 @@ class Imagine:
             guidance_interval=(float(facts.guidance_from), float(facts.guidance_until)),
             record=facts.record,
             change=parse_traits(facts.traits),
+            aspect_ratio=facts.aspect_ratio,
         )
         audience = _audience(on_progress, cancel)
         return _generated(make_pictures(wish, person, self.tools(), audience, other)[0])
@@ -557,6 +567,7 @@ class Imagine:
         check_figure("likeness", recipe.likeness)
         check_interval((recipe.guidance_from, recipe.guidance_until))
         check_figure("seed", recipe.seed)
+        shape_of(recipe.aspect_ratio)
         if recipe.model_revision != self.info.model_revision:
             raise InvalidInput(
                 f"This picture was made by weights {recipe.model_revision}; here are "

@@ -17,6 +17,7 @@ ImageArray = NDArray[np.uint8]  # (height, width, 3), RGB
 FloatArray = NDArray[np.float32]
 
 CROP_SIZE = 128  # side of an aligned face crop, pixels
+SQUARE = "1:1"  # the shape of a picture when nobody says another, width to height
 REDRAWS = 3  # how often a picture in which no face can be found is drawn again
 # From the seed of a picture to that of its redraw, far from all others. Not a multiple of 2**32:
 # torch's generator on a CPU looks at the low 32 bits of a seed only.
@@ -125,6 +126,8 @@ class Request:
             outside of it the picture is drawn as with guidance_scale 1, which costs fewer rows.
         traits: what the person shall show besides the prompt, see `imagine.traits`.
         beside: crops of a second person, who stands to the right of the first; None for one.
+        aspect_ratio: width to height as "3:4", one of those the backend offers; two people are
+            drawn in one shape only, which is asked for by leaving this alone.
     """
 
     prompt: str = field(repr=False)
@@ -136,6 +139,7 @@ class Request:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     traits: Mapping[str, str] = field(default_factory=dict, repr=False)
     beside: ImageArray | None = field(default=None, repr=False)
+    aspect_ratio: str = SQUARE
 
     def guides_at(self, step: int) -> bool:
         """Whether guidance works at a step, counted from 0."""
@@ -151,7 +155,8 @@ class Recipe:
     from the share `guidance_from` of the schedule up to the share `guidance_until`; `record` is
     the audit entry its marks lead to, 0 for none; `traits` are those switched, kept ones with the
     value read from the selfies, as "glasses=none; hair_colour=brown"; `beside_fingerprint` names
-    the second person, who stands to the right, and is empty where there is none.
+    the second person, who stands to the right, and is empty where there is none; `aspect_ratio` is
+    width to height as asked for, and "1:1" in recipes from before there was a choice.
     """
 
     prompt: str
@@ -169,6 +174,7 @@ class Recipe:
     record: int = 0
     traits: str = ""
     beside_fingerprint: str = ""
+    aspect_ratio: str = SQUARE
 
 
 @dataclass(frozen=True, slots=True)

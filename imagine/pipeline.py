@@ -16,6 +16,7 @@ from imagine.backends.base import Backend, refuse_two
 from imagine.backends.selfie_traits import Reading, read_shipped
 from imagine.core import (
     REDRAW_STRIDE,
+    SQUARE,
     Identity,
     ImageArray,
     LikenessVerdict,
@@ -54,6 +55,7 @@ class Wish:
             picture i uses seed + i + r * REDRAW_STRIDE.
         keep: traits that shall be as on the selfies, names of `imagine.traits.TRAITS`.
         change: trait -> the value it shall have; of two people, of the first.
+        aspect_ratio: width to height of the pictures, one of those the backend offers.
     """
 
     prompt: str = field(repr=False)
@@ -68,6 +70,7 @@ class Wish:
     redraws: int = 0
     keep: Sequence[str] = ()
     change: Mapping[str, str] = field(default_factory=dict, repr=False)
+    aspect_ratio: str = SQUARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +244,13 @@ def make_pictures(
         PictureWithheld: not one picture may leave.
         CheckMissing: an output check cannot run, so nothing may leave.
         Cancelled: `audience.is_cancelled` became true; nothing was kept.
-        InvalidInput: a trait there is not, or two people where the backend draws one.
+        InvalidInput: a trait there is not, two people where the backend draws one, or a shape it
+            does not draw.
     """
     prompt = allow_prompt(wish.prompt, tools.settings)
     if beside is not None:
         refuse_two(tools.backend.info)
+    tools.backend.info.size_of(wish.aspect_ratio, two=beside is not None)
     traits, notes = wished_traits(wish, prompt, identity, tools)
     wanted = Wanted(prompt, traits, identity, beside)
     check = checker(tools, identity, beside)
@@ -355,6 +360,7 @@ def candidate_request(wish: Wish, wanted: Wanted, number: int) -> Request:
         guidance_interval=wish.guidance_interval,
         traits=wanted.traits,
         beside=wanted.beside.crops if wanted.beside else None,
+        aspect_ratio=wish.aspect_ratio,
     )
 
 
@@ -533,6 +539,7 @@ def recipe_of(candidate: Candidate, identity: Identity, tools: Tools, record: in
         record=record,
         traits=write_traits(request.traits),
         beside_fingerprint="" if request.beside is None else fingerprint(request.beside),
+        aspect_ratio=request.aspect_ratio,
     )
 
 

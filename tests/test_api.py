@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,61 @@ def test_a_picture_with_guidance_for_a_while_can_be_made_again(im: Imagine, me: 
     assert np.array_equal(im.replay(image.recipe, me).array, image.array)
     with pytest.raises(InvalidInput, match=r"guidance_interval is 0\.6 to 0\.2"):
         im.generate(PROMPT, identity=me, guidance_interval=(0.6, 0.2))
+
+
+def test_a_picture_of_another_shape_is_made_again_in_that_shape(
+    im: Imagine, me: Identity, tmp_path: Path
+) -> None:
+    for aspect_ratio, (height, width) in im.info.sizes.items():
+        image = im.generate(PROMPT, identity=me, seed=7, aspect_ratio=aspect_ratio).images[0]
+        assert image.array.shape == (height, width, 3)
+        path = image.save(tmp_path / "me.png")
+        assert read_recipe(path).aspect_ratio == aspect_ratio
+        assert np.array_equal(im.replay(path, me).array, image.array)
+
+
+def test_a_recipe_from_before_there_were_shapes_gives_the_same_square(
+    im: Imagine, me: Identity, tmp_path: Path
+) -> None:
+    image = im.generate(PROMPT, identity=me, seed=7).images[0]
+    old = asdict(image.recipe)
+    del old["aspect_ratio"]
+    (tmp_path / "recipe.json").write_text(json.dumps(old))
+    again = im.replay(tmp_path / "recipe.json", me)
+    assert np.array_equal(again.array, image.array) and again.recipe == image.recipe
+
+
+@pytest.mark.parametrize(
+    ("aspect_ratio", "sentence"),
+    [
+        ("21:9", r"'21:9'.*does not draw\. Choose one of: 1:1 \(128x128\), 3:4 \("),
+        ("wide", "'wide'; it must be width to height, such as '3:4'"),
+    ],
+)
+def test_a_shape_that_is_not_offered_is_refused_with_the_list(
+    im: Imagine, me: Identity, aspect_ratio: str, sentence: str
+) -> None:
+    with pytest.raises(InvalidInput, match=sentence):
+        im.generate(PROMPT, identity=me, aspect_ratio=aspect_ratio)
+    recipe = im.generate(PROMPT, identity=me, seed=7).images[0].recipe
+    with pytest.raises(InvalidInput, match=sentence):
+        im.replay(replace(recipe, aspect_ratio=aspect_ratio), me)
+
+
+def test_two_people_have_one_shape_only(im: Imagine, me: Identity) -> None:
+    with pytest.raises(InvalidInput, match=r"one shape only, 256x128 pixels\. Leave it"):
+        im.generate(PROMPT, identity=me, beside=double_identity(1), aspect_ratio="16:9")
+
+
+def test_marked_pictures_of_every_shape_can_be_verified(
+    marking_im: Imagine, me: Identity, tmp_path: Path
+) -> None:
+    for aspect_ratio in marking_im.info.sizes:
+        image = marking_im.generate(PROMPT, identity=me, aspect_ratio=aspect_ratio).images[0]
+        verifier = open_verifier(marking_im.settings.data_directory / MARKS_FOLDER)
+        report = verifier.verify(image.save(tmp_path / "me.jpg"))
+        assert report.verdict is Provenance.UNTOUCHED and report.watermark_found
+        assert report.record == image.recipe.record
 
 
 @pytest.mark.parametrize(

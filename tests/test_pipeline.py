@@ -332,3 +332,16 @@ def test_a_backend_that_draws_one_person_refuses_two_by_name() -> None:
 
     with pytest.raises(InvalidInput, match="'lonely' draws one person"):
         make_pictures(WISH, ME, tools(Lonely()), beside=double_identity(1))
+
+
+def test_pictures_have_the_shape_that_was_wished_for() -> None:
+    pictures = make_pictures(replace(WISH, aspect_ratio="9:16"), ME, tools())
+    assert {picture.marked.pixels.shape for picture in pictures} == {(168, 96, 3)}
+    assert {picture.recipe.aspect_ratio for picture in pictures} == {"9:16"}
+
+
+def test_a_shape_the_model_does_not_draw_is_refused_before_anything_is_drawn() -> None:
+    watched = WatchedBackend()
+    with pytest.raises(InvalidInput, match="'7:5'"):
+        make_pictures(replace(WISH, aspect_ratio="7:5"), ME, tools(watched))
+    assert not watched.batches

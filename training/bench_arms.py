@@ -35,6 +35,7 @@ from imagine.core import ImageArray, Request
 from imagine.engine import Engine, Limits, Phase
 from imagine.models.denoiser import Denoiser
 from imagine.models.identity_adapter import IdentityAdapter
+from imagine.models.upsampler import Upsampler
 
 BATCH = 8  # requests of one pass, dynamic and engine alike
 
@@ -47,6 +48,10 @@ class StockEmbedded:
         denoiser = Denoiser.from_pretrained(folder / "denoiser", **words)
         adapter = IdentityAdapter.from_pretrained(folder / "identity_adapter", **words)
         self.denoiser, self.adapter = denoiser.float().eval(), adapter.float().eval()
+        self.upsampler: Upsampler | None = None
+        if (folder / "upsampler").is_dir():
+            upsampler: Upsampler = Upsampler.from_pretrained(folder / "upsampler", **words)
+            self.upsampler = upsampler.float().eval()
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
         self.text_encoder = load_text_encoder("cpu")
 
@@ -86,6 +91,9 @@ class StockEmbedded:
             estimate = (clean * weights[:, kept, None, None, None]).sum(1).clamp(-1.0, 1.0)
             velocity = (latents - estimate) / sigma
             latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+        if self.upsampler is not None:
+            shown = people[count - 1 :: count]
+            estimate = self.upsampler(estimate, shown).clamp(-1.0, 1.0)
         return [pixels(picture) for picture in estimate]
 
     def _tokens(self, crops: ImageArray | None) -> Tensor:

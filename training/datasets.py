@@ -114,7 +114,7 @@ class PairedPhotos:
                 crops, text, lengths = stored["crops"], stored["text"], stored["lengths"]
         else:
             crops = np.stack(
-                [_reference_crop(image, row) for image, row in zip(images, rows, strict=True)]
+                [reference_crop(image, row) for image, row in zip(images, rows, strict=True)]
             )
             text, lengths = self._encode([row.caption for row in rows])
             partial = derived.with_suffix(f".{os.getpid()}.tmp.npz")
@@ -256,13 +256,16 @@ def to_unit_range(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1.0).contiguous()
 
 
-def _reference_crop(image: NDArray[np.uint8], row: PhotoRecord) -> NDArray[np.uint8]:
+def reference_crop(
+    image: NDArray[np.uint8], row: PhotoRecord, size: int = REFERENCE_SIZE
+) -> NDArray[np.uint8]:
+    """(size, size, 3) aligned and masked face of a photo, placed as a detector would place it."""
     landmarks = np.asarray(row.landmarks, np.float32)
     # A detector misses by about two hundredths of the eye distance; true landmarks never do.
     noise = np.random.default_rng(int(row.person_seed) * 97 + int(row.photo))
     spread = 0.025 * float(np.hypot(*(landmarks[1] - landmarks[0])))
     jittered = landmarks + noise.normal(0.0, spread, landmarks.shape).astype(np.float32)
-    return mask_background(align_face(np.asarray(image), jittered, REFERENCE_SIZE))
+    return mask_background(align_face(np.asarray(image), jittered, size))
 
 
 def _is_high_quality(row: PhotoRecord) -> bool:

@@ -53,6 +53,7 @@ Seen = Mapping[str, Mapping[str, float]]
 Progress = Callable[[int, int], None]
 CACHE = Path("runs/evaluation-cache")
 ROWS_AT_ONCE = 8
+CEILING_SIZE = 256  # side of true renders where no backend says another, pixels
 NEAR_COPY = 0.5  # copy score to the nearest selfie from which a picture counts as a near copy
 
 
@@ -122,7 +123,7 @@ def evaluate(
     if not 1 <= prompts <= len(WISHES):
         raise InvalidInput(f"prompts is {prompts}; there are 1 to {len(WISHES)} to choose from.")
     backend = BACKENDS.get(backend_name).load(model) if backend_name else None
-    size = backend.info.image_size[0] if backend else 128
+    size = backend.info.image_size[0] if backend else CEILING_SIZE
     wishes = WISHES[:prompts]
     settings = drawing_settings(backend, steps, likeness, guidance_scale)
     clock = Stopwatch(60 * minutes if minutes else float("inf"))

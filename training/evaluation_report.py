@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from training.evaluation import PersonResult
 
 SHEET_PEOPLE = 8
-CELL = 128
+CELL = 256
 LIKENESS_COLUMNS = {
     "face_found": "face found",
     "face_found_at_once": "found at once",
@@ -140,7 +140,7 @@ def contact_sheet(results: Sequence[PersonResult], wishes: Sequence[HeldOutWish]
     pen = ImageDraw.Draw(header)
     for column, wish in enumerate(wishes):
         pen.multiline_text(
-            (CELL * (column + 1) + 3, 2), textwrap.fill(wish.prompt, 22), "black", font_size=9
+            (CELL * (column + 1) + 3, 2), textwrap.fill(wish.prompt, 32), "black", font_size=14
         )
     bands = [np.asarray(header)]
     blank = np.full((CELL, CELL, 3), 255, np.uint8)

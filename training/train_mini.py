@@ -1,4 +1,4 @@
-"""The embedded model from nothing: renders, the training recogniser, four stages, the export.
+"""The embedded model from nothing: renders, training recogniser, four stages, upsampler, export.
 
 GPU:  python -m training.train_mini --device cuda --model base --hours 0.8 --workers 16
 CPU:  python -m training.train_mini --hours 3            (two cores; what `make train-mini` runs)
@@ -14,38 +14,47 @@ import subprocess
 import sys
 from pathlib import Path
 
-# share of the hours of each part; renders get what is left when stages have theirs
+# Share of the hours of each part, by the start of its command. The upsampler learns from fewer
+# photos, at the full size: what it adds is the same in every face.
+LARGE_PHOTOS = "training.people.cache --size 256 --photos 4"
 SHARES = {
-    "training.people.cache": 0.30,
-    "training.recogniser": 0.08,
-    "training.stages.reconstruct": 0.08,
-    "training.stages.pairs": 0.34,
-    "training.stages.quality_reconstruct": 0.06,
-    "training.stages.quality_pairs": 0.14,
+    "training.people.cache": 0.25,
+    "training.recogniser": 0.07,
+    "training.stages.reconstruct": 0.07,
+    "training.stages.pairs": 0.30,
+    "training.stages.quality_reconstruct": 0.05,
+    "training.stages.quality_pairs": 0.12,
+    LARGE_PHOTOS: 0.06,
+    "training.stages.upsample": 0.08,
 }
+LARGE_SHARE = 0.25  # of the people are photographed at the full size
 
 
 def commands(arguments: argparse.Namespace) -> list[list[str]]:
     """The command line of every part, in order."""
-    data, run = arguments.run / "people", arguments.run / "imagine-mini"
+    data, large = arguments.run / "people", arguments.run / "people-256"
+    run, export = arguments.run / "imagine-mini", arguments.run / "export"
     recogniser = arguments.run / "recogniser.pt"
     result = []
-    for module, share in SHARES.items():
+    for command, share in SHARES.items():
+        module, *words = command.split()
         minutes = f"{share * arguments.hours * 60:.2f}"
-        line = [sys.executable, "-m", module, "--minutes", minutes]
+        line = [sys.executable, "-m", module, *words, "--minutes", minutes]
+        is_large = command == LARGE_PHOTOS or module.endswith("upsample")
         if module == "training.people.cache":
-            line += ["--out", str(data), "--people", str(arguments.people)]
+            people = max(2, round(arguments.people * LARGE_SHARE)) if is_large else arguments.people
+            line += ["--out", str(large if is_large else data), "--people", str(people)]
             line += ["--workers", str(arguments.workers)]
         else:
-            line += ["--data", str(data), "--device", arguments.device]
+            line += ["--data", str(large if is_large else data), "--device", arguments.device]
         if module == "training.recogniser":
             line += ["--out", str(recogniser)]
         if module.startswith("training.stages"):
-            line += ["--run", str(run), "--model", arguments.model]
+            line += ["--run", str(run), "--model", str(export if is_large else arguments.model)]
             line += ["--recogniser", str(recogniser)]
             last = module.endswith("quality_pairs")
-            line += ["--decay", "0.9" if last else "0.02"]
-            line += ["--export", str(arguments.run / "export")] if last else []
+            line += [] if is_large else ["--decay", "0.9" if last else "0.02"]
+            line += ["--export", str(export)] if last or is_large else []
         result.append(line)
     return result
 

@@ -19,18 +19,19 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor, nn
 
-from imagine.backends.base import BackendInfo, RowState
+from imagine.backends.base import BackendInfo, RowState, shape_of
 from imagine.backends.cache import ByteLRU
 from imagine.backends.folded_denoiser import FoldedDenoiser, Look
 from imagine.backends.minilm import load_text_encoder
 from imagine.backends.prompt_judge import shipped_prompt_judge
 from imagine.backends.trait_words import caption, contrary
-from imagine.core import ImageArray, Request
+from imagine.core import SQUARE, ImageArray, Request
 from imagine.errors import CorruptWeights, MissingWeights
 from imagine.models.denoiser import Denoiser
 from imagine.models.identity_adapter import IdentityAdapter
 from imagine.models.parallel_attention import KeyValue
 from imagine.models.text_encoder import TextEncoder
+from imagine.models.upsampler import SCALE, Upsampler
 from imagine.settings import Settings
 
 MODEL_FOLDER = "imagine-mini"
@@ -44,6 +45,11 @@ FULL_LIKENESS_GUIDANCE = 3.5
 # share of the schedule; see training/LOG.md.
 TRAIT_GUIDANCE = 2.0
 TRAIT_UNTIL = 0.67
+# Finished squares are cut to these shapes: nothing is drawn beyond the square, and the face stands
+# in its middle. Of what a wide shape leaves out this share is cut off at the top. Both were chosen
+# by how many faces are still found whole (docs/shapes.md).
+CUT_RATIOS = ("3:4", "4:3", "2:3")
+CUT_AT_TOP = 0.375
 # Two people are drawn in two windows that overlap by this share of a picture's side.
 OVERLAP = 0.25
 PROMPT_CACHE_BYTES = 16 * 2**20  # about 300 prompts
@@ -88,12 +94,14 @@ class Window:
         guidance: the rows whose weighted sum is the guided estimate.
         wordings: what those rows are told.
         identity: keys and values of the person, per block; None for nobody in particular.
+        tokens: (1, tokens, width) of the person, for the upsampler; none for nobody.
     """
 
     left: int
     guidance: tuple[GuidanceRow, ...]
     wordings: Mapping[Words, Wording] = field(repr=False)
     identity: Sequence[KeyValue] | None = field(repr=False)
+    tokens: Tensor = field(repr=False)
 
     def shares(self, step: int) -> list[tuple[float, GuidanceRow]]:
         """The rows a step needs, with their weights at that step."""
@@ -112,6 +120,7 @@ class EmbeddedState:
         estimate: (3, h, w) float, the newest guess of the clean image.
         sigmas: num_steps + 1 noise levels, falling to 0.
         windows: one a person, left to right; where two overlap, their estimates are blended.
+        aspect_ratio: the shape to which the picture is cut when it is looked at.
     """
 
     step: int
@@ -120,6 +129,7 @@ class EmbeddedState:
     estimate: Tensor = field(repr=False)
     sigmas: tuple[float, ...] = field(repr=False)
     windows: tuple[Window, ...] = field(repr=False)
+    aspect_ratio: str = SQUARE
 
     @property
     def shares(self) -> list[tuple[float, GuidanceRow]]:
@@ -146,14 +156,17 @@ class EmbeddedBackend:
         text_encoder: TextEncoder,
         *,
         scheduler: FlowMatchEulerDiscreteScheduler | None = None,
+        upsampler: Upsampler | None = None,
         revision: str = "unsaved",
         device: str = "cpu",
     ) -> None:
+        """Put the parts together; without an upsampler pictures are of the denoiser's size."""
         self._denoiser = denoiser
         self._folded = FoldedDenoiser(denoiser)
         self._adapter = adapter
         self._text_encoder = text_encoder
         self._scheduler = scheduler or make_scheduler()
+        self._upsampler = upsampler
         self._revision = revision
         self._device = device
         self._prompts: ByteLRU[str, tuple[Tensor, Tensor]] = ByteLRU(PROMPT_CACHE_BYTES, _bytes)
@@ -178,6 +191,7 @@ class EmbeddedBackend:
             denoiser = Denoiser.from_pretrained(folder / "denoiser", **_LOADING)
             adapter = IdentityAdapter.from_pretrained(folder / "identity_adapter", **_LOADING)
             scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+            upsampler = _load_upsampler(folder / "upsampler", device)
         except Exception as error:  # diffusers, safetensors and json each raise their own kinds
             raise CorruptWeights(
                 f"The embedded model in {folder} cannot be loaded ({type(error).__name__}: "
@@ -189,14 +203,20 @@ class EmbeddedBackend:
             adapter.to(device).eval(),
             text_encoder,
             scheduler=scheduler,
+            upsampler=upsampler,
             revision=model_revision(folder),
             device=device,
         )
 
     @property
+    def side(self) -> int:
+        """Height and width of what is denoised, pixels; the upsampler makes pictures of it."""
+        return int(self._denoiser.config.image_size)
+
+    @property
     def info(self) -> BackendInfo:
         """Facts about the loaded model."""
-        size = int(self._denoiser.config.image_size)
+        size = self.side * (1 if self._upsampler is None else SCALE)
         return BackendInfo(
             name="embedded",
             model_revision=self._revision,
@@ -208,6 +228,8 @@ class EmbeddedBackend:
             default_guidance_interval=DEFAULT_GUIDANCE_INTERVAL,
             traits="trained",
             draws_two=True,
+            other_sizes={aspect_ratio: cut_size(size, aspect_ratio) for aspect_ratio in CUT_RATIOS},
+            pair_size=(size, 2 * size - round(OVERLAP * size)),
         )
 
     @torch.inference_mode()
@@ -231,9 +253,13 @@ class EmbeddedBackend:
         """Encode prompt and people, project both, draw the noise of the seed.
 
         Two people share the noise of one wide picture; each has a window and tokens of their own.
+
+        Raises:
+            InvalidInput: an aspect ratio that is not offered.
         """
+        self.info.size_of(request.aspect_ratio, two=request.beside is not None)
         generator = torch.Generator("cpu").manual_seed(request.seed % 2**63)
-        size = self._denoiser.config.image_size
+        size = self.side
         shift = size - round(OVERLAP * size) if request.beside is not None else 0
         noise = torch.randn((3, size, size + shift), generator=generator).to(self._device)
         sigmas = self._sigmas(request.num_inference_steps)
@@ -249,11 +275,12 @@ class EmbeddedBackend:
             estimate=torch.zeros_like(noise),
             sigmas=tuple(sigmas.tolist()),
             windows=tuple(windows),
+            aspect_ratio=request.aspect_ratio,
         )
 
     def _window(self, request: Request, sigmas: Tensor, person: object | None, left: int) -> Window:
         guidance = guidance_rows(request)
-        identity = None
+        identity, tokens = None, self._identity_tokens(None, None)
         if any(row.shows_person for row in guidance):
             tokens = self._identity_tokens(request.crops, person)
             identity = self._folded.project_identity(tokens)
@@ -264,7 +291,7 @@ class EmbeddedBackend:
         }
         needed = {row.words for row in guidance}
         wordings = {words: self._wording(said[words], sigmas) for words in needed}
-        return Window(left, guidance, wordings, identity)
+        return Window(left, guidance, wordings, identity, tokens)
 
     def _wording(self, said: str | None, sigmas: Tensor) -> Wording:
         if said is None:
@@ -288,7 +315,9 @@ class EmbeddedBackend:
         ]
         side = rows[0].image.shape[1]
         seen = torch.stack([row.image[:, :, w.left : w.left + side] for row, w in windows])
-        estimates = _side_by_side(self._folded(seen, looks).clamp_(-1.0, 1.0), rows)
+        estimates = self._folded(seen, looks).clamp_(-1.0, 1.0)
+        if len(windows) > len(rows):
+            estimates = side_by_side(estimates, rows[0].image.shape[2])
         images = torch.stack([row.image for row in rows])
         # x += (next - sigma) * velocity, with velocity = (x - clean) / sigma
         shares = [1.0 - row.sigmas[row.step + 1] / row.sigmas[row.step] for row in rows]
@@ -306,15 +335,32 @@ class EmbeddedBackend:
             for index, row in enumerate(rows)
         ]
 
+    @torch.inference_mode()
     def decode(self, state: RowState) -> ImageArray:
-        """The finished picture, or mid-way the newest estimate of it."""
+        """The finished picture, or mid-way the newest estimate of it, at the full size."""
         row = _as_embedded(state)
-        unit = (row.estimate.float().cpu() + 1.0) * 127.5
-        return np.asarray(unit.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+        return cut_to(_to_pixels(self._enlarged(row)), row.aspect_ratio)
 
     def preview(self, state: RowState) -> ImageArray:
-        """The newest estimate; pixels cost nothing to decode."""
-        return self.decode(state)
+        """The newest estimate at the denoiser's size; pixels cost nothing to decode."""
+        row = _as_embedded(state)
+        return cut_to(_to_pixels(row.estimate), row.aspect_ratio)
+
+    def _enlarged(self, row: EmbeddedState) -> Tensor:
+        """The newest estimate through the upsampler, each window with its own person."""
+        if self._upsampler is None:
+            return row.estimate
+        side, width = row.estimate.shape[1:]
+        # One window a call: what is drawn of one must not depend on its company.
+        windows: list[Tensor] = [
+            self._upsampler(
+                row.estimate[None, :, :, window.left : window.left + side], window.tokens
+            ).clamp_(-1.0, 1.0)
+            for window in row.windows
+        ]
+        if len(windows) == 1:
+            return windows[0].squeeze(0)
+        return side_by_side(torch.cat(windows), SCALE * width)[0]
 
     def forward_rows(self, state: RowState) -> int:
         """For each person nothing, prompt, prompt + person, without the traits: as needed next."""
@@ -398,12 +444,29 @@ def make_scheduler() -> FlowMatchEulerDiscreteScheduler:
 def save_model(folder: Path, denoiser: Denoiser, adapter: IdentityAdapter) -> None:
     """Write the model as half-precision safetensors, one folder a part, and nothing pickled."""
     for name, module in (("denoiser", denoiser), ("identity_adapter", adapter)):
-        copied = type(module)(**_own_config(module))
-        copied.load_state_dict(module.state_dict())
-        # ModelMixin.to warns of modules to be kept in float32 although it lists none.
-        nn.Module.to(copied, torch.float16)
-        copied.save_pretrained(folder / name, safe_serialization=True)
+        _save_part(folder / name, module)
     make_scheduler().save_pretrained(folder / "scheduler")
+
+
+def save_upsampler(folder: Path, upsampler: Upsampler) -> None:
+    """Add the upsampler to the folder of a model, or replace the one there."""
+    _save_part(folder / "upsampler", upsampler)
+
+
+def _save_part(folder: Path, module: Denoiser | IdentityAdapter | Upsampler) -> None:
+    copied = type(module)(**_own_config(module))
+    copied.load_state_dict(module.state_dict())
+    # ModelMixin.to warns of modules to be kept in float32 although it lists none.
+    nn.Module.to(copied, torch.float16)
+    copied.save_pretrained(folder, safe_serialization=True)
+
+
+def _load_upsampler(folder: Path, device: str) -> Upsampler | None:
+    """The upsampler of a model that has one."""
+    if not folder.is_dir():
+        return None
+    upsampler: Upsampler = Upsampler.from_pretrained(folder, **_LOADING).to(device).eval()
+    return upsampler
 
 
 def model_revision(folder: Path) -> str:
@@ -412,6 +475,28 @@ def model_revision(folder: Path) -> str:
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def cut_size(side: int, aspect_ratio: str) -> tuple[int, int]:
+    """Height and width, even numbers, of the largest picture of a shape within a square."""
+    width, height = shape_of(aspect_ratio)
+    longer = max(width, height)
+    return 2 * round(side * height / longer / 2), 2 * round(side * width / longer / 2)
+
+
+def cut_to(picture: ImageArray, aspect_ratio: str) -> ImageArray:
+    """A finished square as a picture of another shape, without enlarging anything.
+
+    Args:
+        picture: (side, side, 3), or of any shape for "1:1", which leaves it alone.
+        aspect_ratio: width to height; both sides are cut alike, top and bottom by `CUT_AT_TOP`.
+    """
+    if aspect_ratio == SQUARE:
+        return picture
+    side = picture.shape[0]
+    height, width = cut_size(side, aspect_ratio)
+    top, left = round((side - height) * CUT_AT_TOP), (side - width) // 2
+    return np.ascontiguousarray(picture[top : top + height, left : left + width])
 
 
 def guidance_rows(request: Request) -> tuple[GuidanceRow, ...]:
@@ -460,30 +545,34 @@ def _looks(owner: int, row: EmbeddedState, window: Window) -> list[Look]:
     return looks
 
 
-def _side_by_side(estimates: Tensor, rows: Sequence[EmbeddedState]) -> Tensor:
-    """Estimates of windows to those of whole pictures; one fades into the other where they meet.
+def side_by_side(estimates: Tensor, width: int) -> Tensor:
+    """Windows to whole pictures; one fades into the other where they meet.
 
     Args:
-        estimates: (windows, 3, side, side), the windows of each row left to right.
-        rows: of one picture size.
+        estimates: (2 * pictures, 3, side, side), the windows of each picture left to right.
+        width: of the whole pictures, pixels.
 
     Returns:
-        (rows, 3, side, width).
+        (pictures, 3, side, width).
 
     Source: joint denoising of overlapping windows as in MultiDiffusion, arXiv 2302.08113; here the
     clean estimates are blended, with weights that fall towards the edge of a window.
     """
-    if all(len(row.windows) == 1 for row in rows):
-        return estimates
-    side, width = rows[0].image.shape[1:]
+    side = estimates.shape[3]
     overlap = 2 * side - width
     fade = torch.ones(side, device=estimates.device)
     fade[side - overlap :] = torch.linspace(1.0, 0.0, overlap + 2, device=fade.device)[1:-1]
-    left, right = estimates.view(len(rows), 2, *estimates.shape[1:]).unbind(1)
-    whole = estimates.new_zeros(len(rows), 3, side, width)
+    left, right = estimates[0::2], estimates[1::2]
+    whole = estimates.new_zeros(len(left), 3, side, width)
     whole[..., :side] = left * fade
     whole[..., width - side :] += right * fade.flip(0)
     return whole
+
+
+def _to_pixels(estimate: Tensor) -> ImageArray:
+    """(3, h, w) in [-1, 1] to (h, w, 3) uint8."""
+    unit = (estimate.float().cpu() + 1.0) * 127.5
+    return np.asarray(unit.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
 
 
 def _bytes(tensors: tuple[Tensor, ...]) -> int:

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imagine.backends.base import BackendInfo, RowState
+from imagine.backends.base import BackendInfo, RowState, sizes_by_blocks
 from imagine.core import FloatArray, ImageArray, Request
 from imagine.errors import MissingWeights
 from imagine.traits import with_traits
 
-SIZE = 128  # side of the pictures, pixels
+SIZE = 128  # side of the square pictures, pixels
+SIZES = sizes_by_blocks(SIZE, 4)  # of the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,8 @@ class FakeState:
     """One picture on its way from noise to paint.
 
     Attributes:
-        latents: (SIZE, width, 3) float32 in [-1, 1] and beyond; here they are pixels.
-        target: (SIZE, width, 3) float32 in [-1, 1], where the last step arrives.
+        latents: (height, width, 3) float32 in [-1, 1] and beyond; here they are pixels.
+        target: (height, width, 3) float32 in [-1, 1], where the last step arrives.
         step: steps done.
         num_steps: steps in all.
         shows_person: whether a person is in the picture.
@@ -75,21 +76,28 @@ class FakeBackend:
             default_guidance_scale=2.0,
             device=self._device,
             draws_two=True,
+            other_sizes=SIZES,
+            pair_size=(SIZE, 2 * SIZE),
         )
 
     def prepare(self, request: Request) -> FakeState:
-        """Paint the target, twice as wide for two people, and draw the seed's noise."""
+        """Paint the target, twice as wide for two people, and draw the seed's noise.
+
+        Raises:
+            InvalidInput: an aspect ratio that is not offered.
+        """
         people = [crops for crops in (request.crops, request.beside) if crops is not None]
-        width = SIZE * max(1, len(people))
-        noise = np.random.default_rng(request.seed).standard_normal(
-            (SIZE, width, 3), dtype=np.float32
-        )
+        size = self.info.size_of(request.aspect_ratio, two=len(people) > 1)
+        noise = np.random.default_rng(request.seed).standard_normal((*size, 3), dtype=np.float32)
         prompt = with_traits(request.prompt, request.traits)
-        target = _scene(prompt, request.guidance_scale, width) + np.float32(0.03) * noise
-        if request.likeness > 0:
+        target = _scene(prompt, request.guidance_scale, size) + np.float32(0.03) * noise
+        if request.likeness > 0 and people:
+            own = size[1] // len(people)
             for place, crops in enumerate(people):
-                own = slice(place * SIZE, (place + 1) * SIZE)
-                target[:, own] = _paste_face(target[:, own], crops, request.likeness)
+                place_of_one = slice(place * own, (place + 1) * own)
+                target[:, place_of_one] = _paste_face(
+                    target[:, place_of_one], crops, request.likeness
+                )
         return FakeState(
             latents=noise,
             target=np.clip(target, -1.0, 1.0).astype(np.float32),
@@ -121,7 +129,7 @@ class FakeBackend:
         ]
 
     def decode(self, state: RowState) -> ImageArray:
-        """Pixels of a state, (SIZE, width, 3) uint8 RGB."""
+        """Pixels of a state, (height, width, 3) uint8 RGB."""
         pixels: FloatArray = np.clip(np.rint((_own(state).latents + 1.0) * 127.5), 0, 255)
         return pixels.astype(np.uint8)
 
@@ -145,24 +153,26 @@ def _own(state: RowState) -> FakeState:
     return state
 
 
-def _scene(prompt: str, guidance_scale: float, width: int) -> FloatArray:
+def _scene(prompt: str, guidance_scale: float, size: tuple[int, int]) -> FloatArray:
     """A sky, a ground and their colours from the prompt; more guidance, more contrast."""
     colours = np.frombuffer(hashlib.sha256(prompt.encode()).digest()[:6], dtype=np.uint8)
     sky, ground = colours.reshape(2, 3).astype(np.float32) / 127.5 - 1.0
-    height = np.linspace(0.0, 1.0, SIZE, dtype=np.float32)[:, None, None]
+    height = np.linspace(0.0, 1.0, size[0], dtype=np.float32)[:, None, None]
     contrast = np.float32(min(0.4 + 0.1 * guidance_scale, 1.0))
     painted = contrast * (sky * (1.0 - height) + ground * height)
-    return np.broadcast_to(painted, (SIZE, width, 3)).astype(np.float32)
+    return np.broadcast_to(painted, (*size, 3)).astype(np.float32)
 
 
 def _paste_face(scene: FloatArray, crops: ImageArray, likeness: float) -> FloatArray:
     """Put the first selfie's head in the middle, as opaque as the wished likeness."""
-    side = SIZE - 16
+    height, width = scene.shape[:2]
+    side = min(height, width) - 16
     head = Image.fromarray(crops[0]).resize((side, side), Image.Resampling.BICUBIC)
     face = np.asarray(head, dtype=np.float32) / 127.5 - 1.0
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     alpha = likeness * np.clip((1.0 - np.hypot(x, y)) / 0.1, 0.0, 1.0)[..., None]
     pasted = scene.copy()
-    middle = slice(8, 8 + side)
-    pasted[middle, middle] = alpha * face + (1.0 - alpha) * scene[middle, middle]
+    top, left = (height - side) // 2, (width - side) // 2
+    middle = slice(top, top + side), slice(left, left + side)
+    pasted[middle] = alpha * face + (1.0 - alpha) * scene[middle]
     return pasted

@@ -31,7 +31,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3Model
 
-from imagine.backends.base import BackendInfo, RowState, refuse_two
+from imagine.backends.base import BackendInfo, RowState, refuse_two, sizes_by_blocks
 from imagine.backends.latent_preview import LatentPreview
 from imagine.backends.licences import KLEIN_BY_WIDTH
 from imagine.backends.lora import LoraPair, fuse_lora
@@ -237,6 +237,7 @@ class Flux2KleinBackend:
             default_steps=DISTILLED_STEPS if self._is_distilled else BASE_STEPS,
             default_guidance_scale=DISTILLED_GUIDANCE if self._is_distilled else BASE_GUIDANCE,
             device=self._device,
+            other_sizes=sizes_by_blocks(self._image_size, self._pixels_per_token),
         )
 
     @torch.inference_mode()
@@ -245,25 +246,27 @@ class Flux2KleinBackend:
 
         Raises:
             InvalidInput: the prompt is longer than the model reads, guidance is asked of distilled
-                weights, which have none, or two people in one request.
+                weights, which have none, an aspect ratio is not offered, or two people are asked
+                for in one request.
         """
         if request.beside is not None:
             refuse_two(self.info)
+        height, width = self.info.size_of(request.aspect_ratio)
         prompt_embeds, empty_embeds = self._embeds(request)
-        side = self._image_size // self._pixels_per_token
+        grid = (height // self._pixels_per_token, width // self._pixels_per_token)
         channels = int(self._transformer.config.in_channels)
         generator = torch.Generator("cpu").manual_seed(request.seed % 2**63)
         # Drawn in the model's dtype as the stock pipeline does: a seed is one picture in both.
-        noise = torch.randn((1, channels, side, side), generator=generator, dtype=self._dtype)
+        noise = torch.randn((1, channels, *grid), generator=generator, dtype=self._dtype)
         latents = pack(noise)[0].to(self._device, torch.float32)
         references, reference_grid = self._references(request)
         return Flux2KleinState(
             step=0,
             num_steps=request.num_inference_steps,
-            grid=(side, side),
+            grid=grid,
             latents=latents,
             estimate=torch.zeros_like(latents),
-            sigmas=self._sigmas(request.num_inference_steps, side * side),
+            sigmas=self._sigmas(request.num_inference_steps, math.prod(grid)),
             prompt_embeds=prompt_embeds,
             empty_embeds=empty_embeds,
             guidance_scale=request.guidance_scale,

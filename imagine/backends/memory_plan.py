@@ -4,6 +4,8 @@ Weights are counted, activations follow a model with one number per family: the 
 tensors grows with the picture's latent pixels or tokens and nothing else. Those numbers come from
 running the true architectures on tensors without content (tests/backends/test_memory_plan.py);
 what a library takes for itself beside them is a reserve that is assumed, not measured.
+A plan is made for the square. No other shape has more pixels (`base.sizes_by_blocks`), so it holds
+for all of them.
 """
 
 from __future__ import annotations
@@ -199,7 +201,7 @@ class MemoryPlan:
 
     Attributes:
         backend: the registry name.
-        size: side of the pictures, pixels.
+        size: side of the square pictures, pixels; no other shape has more.
         device_bytes: memory of the device.
         dtype: of weights and arithmetic.
         storage: dtype in which the step's weights wait; "float8" halves them and rounds them.

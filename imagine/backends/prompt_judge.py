@@ -269,18 +269,31 @@ def _open_once(folder: Path) -> AttributePromptJudge | None:
 
 
 def to_judge_input(images: Sequence[ImageArray], size: int) -> torch.Tensor:
-    """Pictures of any size as (batch, 3, size, size) float in [-1, 1]."""
+    """Pictures of any size as (batch, 3, size, size) float in [-1, 1].
+
+    What is no square is continued by its edges: the judge was taught on squares, and a face pulled
+    to another shape would not be one to it.
+    """
     box = Image.Resampling.BOX
+    squares = [_made_square(image) for image in images]
     resized = np.stack(
         [
             image
             if image.shape[:2] == (size, size)
             else np.asarray(Image.fromarray(image).resize((size, size), box))
-            for image in images
+            for image in squares
         ]
     )
     unit = torch.from_numpy(resized).permute(0, 3, 1, 2).float()
     return unit.div(127.5).sub(1.0)
+
+
+def _made_square(image: ImageArray) -> ImageArray:
+    height, width = image.shape[:2]
+    side = max(height, width)
+    above, before = (side - height) // 2, (side - width) // 2
+    around = ((above, side - height - above), (before, side - width - before), (0, 0))
+    return image if height == width else np.pad(image, around, mode="edge")
 
 
 _LOADING: dict[str, Any] = {

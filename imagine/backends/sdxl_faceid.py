@@ -74,11 +74,10 @@ class SdxlFaceIdBackend(FaceIdBackend):
     def _encode_nothing(self) -> Prompt:
         return self._nothing
 
-    def _sizes(self) -> Tensor:
+    def _sizes(self, height: int, width: int) -> Tensor:
         """Original size, upper left corner of the crop, wanted size: a whole picture of our size.
 
-        Source: SDXL's micro-conditioning, arXiv 2307.01952, section 2.2.
+        Source: SDXL's micro-conditioning, arXiv 2307.01952, sections 2.2 and 2.3.
         """
-        height, width = self.info.image_size
         sizes = [[height, width, 0, 0, height, width]]
         return torch.tensor(sizes, device=self._device, dtype=self._unet.dtype)

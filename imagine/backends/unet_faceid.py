@@ -22,7 +22,13 @@ from diffusers.configuration_utils import ConfigMixin
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from imagine.backends.base import BackendInfo, FaceConditioned, RowState, refuse_two
+from imagine.backends.base import (
+    BackendInfo,
+    FaceConditioned,
+    RowState,
+    refuse_two,
+    sizes_by_blocks,
+)
 from imagine.backends.cache import ByteLRU
 from imagine.backends.faceid_attention import (
     KeyValueMatrices,
@@ -65,6 +71,7 @@ ADAPTER_LICENCE = "LicenseRef-IP-Adapter-FaceID-NonCommercial"
 RECOGNISER = "insightface"
 
 DEFAULT_STEPS = 30
+SIZE_BLOCK = 64  # pixels; SDXL was taught on such sizes, and the UNet of SD 1.5 halves them evenly
 PROMPT_CACHE_BYTES = 64 * 2**20  # some two hundred prompts of SDXL in half precision
 # diffusers' schedulers and the sampler that walks their plan. PNDM, which SD 1.5 comes with, looks
 # four steps back; DDIM is what the adapter's authors show in its place.
@@ -203,7 +210,9 @@ class FaceIdBackend(FaceConditioned):
                 f"Pictures of {image_size} pixels cannot be drawn by {self.title}. "
                 f"Choose a multiple of {latent}, best {parts.unet.config.sample_size * latent}."
             )
-        self._latent_side = self._image_size // latent
+        self._latent = latent
+        block = max(latent, min(SIZE_BLOCK, self._image_size // 8) // latent * latent)
+        self._other_sizes = sizes_by_blocks(self._image_size, block)
         self._owners = count()
         self._preview = LatentPreview(self._pictures, self._unet.config.in_channels, device)
         self._prompts: ByteLRU[str, Prompt] = ByteLRU(PROMPT_CACHE_BYTES, lambda kept: kept.nbytes)
@@ -307,8 +316,8 @@ class FaceIdBackend(FaceConditioned):
     def _encode_nothing(self) -> Prompt:
         """Encode that nothing is asked."""
 
-    def _sizes(self) -> Tensor | None:
-        """(1, 6) sizes for models that want them."""
+    def _sizes(self, height: int, width: int) -> Tensor | None:
+        """(1, 6) sizes of a picture for models that want them."""
         return None
 
     @classmethod
@@ -355,6 +364,7 @@ class FaceIdBackend(FaceConditioned):
             default_guidance_scale=self.default_guidance_scale,
             device=self._device,
             conditioned_by=self.conditioned_by,
+            other_sizes=self._other_sizes,
         )
 
     @torch.inference_mode()
@@ -382,10 +392,12 @@ class FaceIdBackend(FaceConditioned):
             person: what `encode_person` made of the same crops before; None encodes them now.
 
         Raises:
-            MissingWeights, InvalidInput: as `encode_person`, or two people in one request.
+            MissingWeights, InvalidInput: as `encode_person`, an aspect ratio that is not offered,
+                or two people in one request.
         """
         if request.beside is not None:
             refuse_two(self.info)
+        height, width = self.info.size_of(request.aspect_ratio)
         num_steps = request.num_inference_steps
         schedule = make_schedule(self._sampler, self._scheduler_config, num_steps)
         # Up to 1 the stock pipelines do without guidance, too.
@@ -396,9 +408,9 @@ class FaceIdBackend(FaceConditioned):
         asked = [self._encode_nothing()] if any(guided) else []
         prompt = with_traits(request.prompt, request.traits)
         asked.append(self._prompts.get_or_make(prompt, lambda: self._encode(prompt)))
-        sizes = self._sizes()
+        sizes = self._sizes(height, width)
         pooled = [prompt.pooled for prompt in asked if prompt.pooled is not None]
-        noise = self._noise(request.seed) * schedule.noise_scale
+        noise = self._noise(request.seed, height, width) * schedule.noise_scale
         return FaceIdState(
             backend=self.name,
             owner=owner,
@@ -485,9 +497,10 @@ class FaceIdBackend(FaceConditioned):
         """Whether the latents are numbers."""
         return bool(torch.isfinite(self._own(state).latents).all())
 
-    def _noise(self, seed: int) -> Tensor:
+    def _noise(self, seed: int, height: int, width: int) -> Tensor:
         """(4, h, w) float32, drawn on the CPU so that it is the same on every device."""
-        shape = (1, self._unet.config.in_channels, self._latent_side, self._latent_side)
+        size = (height // self._latent, width // self._latent)
+        shape = (1, self._unet.config.in_channels, *size)
         generator = torch.Generator("cpu").manual_seed(seed)
         return torch.randn(shape, generator=generator)[0].to(self._device)
 

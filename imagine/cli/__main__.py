@@ -4,4 +4,5 @@ import sys
 
 from imagine.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # a worker process imports this file, and must not serve again
+    sys.exit(main())

@@ -66,6 +66,14 @@ def generate(
     best_of: Annotated[
         int, typer.Option("--best-of", help="Draw so many candidates per picture, keep the best.")
     ] = 1,
+    aspect_ratio: Annotated[
+        str,
+        typer.Option(
+            "--aspect-ratio",
+            help="Width to height, such as 3:4; another one than the model draws is refused with "
+            "the list of those it does.",
+        ),
+    ] = "1:1",
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,10 +105,12 @@ def generate(
     Example: imagine-me generate -p me.jpg "smiling, in a forest at dawn" -n 4 -o forest
     """
     from imagine.api import Imagine
+    from imagine.backends.base import shape_of
     from imagine.safety import allow_prompt
     from imagine.traits import check_traits, read_traits
 
     photos = list(photo or ())
+    shape_of(aspect_ratio)
     changes = read_traits(change or ())
     check_traits(keep or (), changes)
     im = Imagine(backend, detector, encoder, device, weights=weights, licence=licence)
@@ -128,6 +138,7 @@ def generate(
             guidance_scale=guidance,
             guidance_interval=guidance_interval,
             best_of=best_of,
+            aspect_ratio=aspect_ratio,
             keep=keep or (),
             change=changes,
             beside=them,

@@ -46,8 +46,7 @@ def _backend(get: Any, name: str, device: str) -> Item:
         info = get(name).load(None, device).info
     except (ImagineError, ImportError) as error:
         return Item("backend", name, False, str(error))
-    height, width = info.image_size
-    detail = f"{width}x{height} pixels, {info.default_steps} steps, on {info.device}"
+    detail = f"{info.sizes_in_words()}, {info.default_steps} steps, on {info.device}"
     return Item("backend", name, True, detail, info.licence, info.model_revision)
 
 

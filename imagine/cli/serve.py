@@ -54,6 +54,14 @@ def serve(
             "--page/--no-page", help="The page beside the API; else if its package is there."
         ),
     ] = None,
+    worker_process: Annotated[
+        bool | None,
+        typer.Option(
+            "--worker-process/--one-process",
+            help="Draw in a process of its own, so that many who ask are answered soon.",
+            show_default=False,
+        ),
+    ] = None,
     backend: ModelOption = None,
     detector: DetectorChoice = None,
     encoder: EncoderChoice = None,
@@ -74,6 +82,7 @@ def serve(
     has_page = with_page(page)
     service = built_service(
         single_user=single_user or None,
+        worker_process=worker_process,
         backend=backend,
         detector=detector,
         encoder=encoder,
@@ -109,7 +118,12 @@ def worker(
     """Work on the jobs of a service from another process or host, until Ctrl+C."""
     need_serve_extra()
     service = built_service(
-        backend=backend, detector=detector, encoder=encoder, device=device, weights=weights
+        worker_process=False,  # this is one
+        backend=backend,
+        detector=detector,
+        encoder=encoder,
+        device=device,
+        weights=weights,
     )
     stop = threading.Event()
     for kind in (signal.SIGINT, signal.SIGTERM):
@@ -171,8 +185,10 @@ def need_serve_extra() -> None:
 
 def built_service(**options: object) -> Service:
     """The service of the environment and of these options; it does not work yet."""
+    from imagine.service.memory import bound_heaps
     from imagine.service.settings import ServiceSettings
     from imagine.service.wiring import build_service
 
+    bound_heaps()
     given = {name: value for name, value in options.items() if value is not None}
     return build_service(ServiceSettings.from_environment(**given))

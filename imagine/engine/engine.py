@@ -208,7 +208,8 @@ class Engine:
             timeout_seconds: after so long it fails with `DeadlineExceeded`; None waits for ever.
 
         Raises:
-            InvalidInput: steps, guidance or likeness out of range; names the limit.
+            InvalidInput: steps, guidance or likeness out of range, or a shape that is not offered;
+                names the limit.
             Busy: too much work waits; has `retry_after_seconds`.
         """
         (ticket,) = self.submit_all(
@@ -227,6 +228,7 @@ class Engine:
         """Ask for several pictures, all or none. Arguments and errors as for `submit`."""
         for request in requests:
             check_request(request)
+            self._check_shape(request)
         with self._changed:
             if self._closed:
                 raise InvalidInput("The engine is closed; make another one.")
@@ -247,6 +249,11 @@ class Engine:
             self._ensure_thread()
             self._changed.notify_all()
         return tickets
+
+    def _check_shape(self, request: Request) -> None:
+        # Two people where one is drawn are refused when the request is prepared, by their own name.
+        info, two = self._backend.info, request.beside is not None
+        info.size_of(request.aspect_ratio, two=two and info.draws_two)
 
     def forget_person(self, crops: ImageArray) -> bool:
         """Drop what is kept of a person; whether there was anything."""

@@ -10,6 +10,7 @@ from imagine.provenance.recipe_note import RecipeBox, RecipeNote
 from imagine.provenance.registry import HashFile, HashRegistry, PerceptualHash, perceptual_hash
 from imagine.provenance.signing import MARKS_FOLDER, MarkingKeys, identity_of, operator_identity
 from imagine.provenance.verify import (
+    HASHES_FILE,
     Provenance,
     ProvenanceReport,
     Verifier,
@@ -19,6 +20,7 @@ from imagine.provenance.verify import (
 from imagine.provenance.watermark import WATERMARKS, Watermark, WatermarkReading
 
 __all__ = [
+    "HASHES_FILE",
     "MARKS_FOLDER",
     "WATERMARKS",
     "AppendEntry",

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagine.core import ImageArray
-from imagine.errors import InvalidInput
+from imagine.errors import InvalidInput, WatermarkNotKept
 from imagine.provenance.badge import Badge
 from imagine.provenance.c2pa_manifest import SigningIdentity
 from imagine.provenance.payload import MAX_RECORD
 from imagine.provenance.recipe_note import RecipeBox, RecipeNote
 from imagine.provenance.signing import MarkingKeys, OperatorCertificate, open_marking_keys
 from imagine.provenance.spread_spectrum import SpreadSpectrumWatermark
-from imagine.provenance.watermark import Watermark, open_learned
+from imagine.provenance.watermark import WEIGHTS_FOLDER, Watermark, open_learned
 
 DEFAULT_BADGE = Badge()
 
@@ -67,9 +67,18 @@ class Marker:
             WatermarkNotKept: the picture cannot hold the mark.
         """
         labelled = self.badge.draw(pixels) if self.badge else pixels
-        if self.learned:
-            labelled = self.learned.embed(labelled, record)
-        return self.watermark.embed(labelled, record)
+        if self.learned is None:
+            return self.watermark.embed(labelled, record)
+        marked = self.watermark.embed(self.learned.embed(labelled, record), record)
+        second = self.learned.read(marked)
+        if second is None or second.record != record:
+            height, width = marked.shape[:2]
+            raise WatermarkNotKept(
+                f"The learned watermark of this picture of {width}x{height} pixels could not be "
+                "read below the first one. Make another one, or leave IMAGINE_LEARNED_WATERMARK "
+                "empty."
+            )
+        return marked
 
 
 def open_marker(
@@ -96,10 +105,10 @@ def open_marker(
 
     Raises:
         MarkingKeyUnusable: as `open_marking_keys`.
-        MissingExtra, UnknownName: as `open_learned`.
+        MissingExtra, MissingWeights, CorruptWeights, UnknownName: as `open_learned`.
     """
     keys = open_marking_keys(folder, timestamp_url, operator)
     watermark = SpreadSpectrumWatermark(keys.watermark_key)
     box = RecipeBox(keys.watermark_key)
-    second = open_learned(learned, keys.watermark_key)
+    second = open_learned(learned, keys.watermark_key, folder.parent / WEIGHTS_FOLDER)
     return Marker(watermark, keys.identity, badge, second, note, box), keys

@@ -11,7 +11,9 @@ from imagine.core import ImageArray, Recipe
 from imagine.errors import InvalidInput
 from imagine.provenance.mark import MarkedImage, mark_image, note_named
 from imagine.provenance.marker import AuditReference, Marker, open_marker
+from imagine.provenance.recipe_note import RecipeNote
 from imagine.provenance.registry import HashFile, PerceptualHash
+from imagine.provenance.rewriting import rewritten
 from imagine.provenance.signing import MARKS_FOLDER, OperatorCertificate
 from imagine.provenance.verify import HASHES_FILE
 from imagine.settings import Settings
@@ -70,6 +72,22 @@ class Marking:
             self._remember(record, PerceptualHash.from_hex(marked.seal.facts.perceptual_hash))
         return marked
 
+    def rewrite(
+        self,
+        data: bytes,
+        suffix: str,
+        recipe: Recipe | None = None,
+        note: RecipeNote = RecipeNote.NONE,
+    ) -> bytes:
+        """A file that was marked here in another format, with the same record; see `rewritten`.
+
+        Raises:
+            InvalidInput: another suffix than ".png", ".jpg" or ".webp".
+            NotMarked: it is not ours, was changed since, or could not be signed.
+        """
+        marker = self._marker
+        return rewritten(data, suffix, marker.identity, recipe, note, marker.box)
+
 
 def make_marking(settings: Settings, append: AppendKind, policy_sha256: str) -> Marking:
     """The marking of an installation: keys in its data folder, entries in its audit log.
@@ -82,7 +100,8 @@ def make_marking(settings: Settings, append: AppendKind, policy_sha256: str) -> 
     Raises:
         InvalidInput: the settings of the marks contradict each other.
         MarkingKeyUnusable: the keys of the marks cannot be used.
-        MissingExtra, UnknownName: the learned watermark of the settings is not here.
+        MissingExtra, MissingWeights, CorruptWeights, UnknownName: the learned watermark of the
+            settings is not here.
     """
     folder = settings.data_directory / MARKS_FOLDER
     marker, keys = open_marker(

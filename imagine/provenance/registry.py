@@ -1,7 +1,8 @@
 """Which pictures were made here, recognised by how they look: near duplicates by PDQ hash.
 
 Survives re-encoding, scaling and small edits; blind to crops, which the watermark survives. A hash
-tells nothing about a face. `HashFile` keeps the registry between runs.
+tells nothing about a face, but it is data about its picture and goes with it: what is left then is
+the record number beside zeros. `HashFile` keeps the registry between runs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imagine.core import FloatArray, ImageArray
-from imagine.errors import InvalidInput, NotMarked
+from imagine.errors import InvalidInput, NotMarked, StorageError
 
 NEAR = 31  # of 256 bits; the distance PDQ's authors recommend for "the same picture"
 HASH_BITS = 256
@@ -96,6 +97,9 @@ def hashes_of_all_positions(pixels: ImageArray) -> list[PerceptualHash]:
 class HashRegistry:
     """Hashes of what was made here, in memory; one audit record may have several.
 
+    A hash of zeros stands for a picture that was forgotten; an all-flat picture, which looks like
+    every other one, is never remembered in the first place.
+
     A linear search: a million hashes take some 20 ms, and nothing has to be tuned.
     """
 
@@ -107,7 +111,7 @@ class HashRegistry:
             self.add(record, hashed)
 
     def __len__(self) -> int:
-        return self._count
+        return int(self._words[: self._count].any(axis=1).sum())
 
     def add(self, record: int, hashed: PerceptualHash) -> None:
         """Remember a picture under the number of its audit record, 0 to 2**32 - 1."""
@@ -119,24 +123,31 @@ class HashRegistry:
         self._count += 1
 
     def remove(self, record: int) -> int:
-        """Forget a record; how many hashes went."""
-        keep = np.flatnonzero(self._records[: self._count] != record)
-        gone = self._count - len(keep)
-        self._words[: len(keep)] = self._words[keep]
-        self._records[: len(keep)] = self._records[keep]
-        self._count = len(keep)
-        return gone
+        """Forget how the pictures of a record looked; how many hashes went."""
+        rows = self._rows(record)
+        self._words[rows] = 0
+        return len(rows)
+
+    def is_forgotten(self, record: int) -> bool:
+        """Whether there was a picture under this record whose looks are not known any more."""
+        return bool((self._records[: self._count] == record).any()) and not len(self._rows(record))
+
+    def _rows(self, record: int) -> NDArray[np.intp]:
+        """Rows of a record that hold a hash."""
+        known = self._words[: self._count].any(axis=1)
+        return np.flatnonzero(known & (self._records[: self._count] == record))
 
     def search(self, hashed: PerceptualHash, distance: int = NEAR) -> list[NearDuplicate]:
         """Everything within `distance` bits, nearest first."""
-        apart = np.bitwise_count(self._words[: self._count] ^ _to_words(hashed)).sum(axis=1)
-        near = np.flatnonzero(apart <= distance)
+        words = self._words[: self._count]
+        apart = np.bitwise_count(words ^ _to_words(hashed)).sum(axis=1)
+        near = np.flatnonzero((apart <= distance) & words.any(axis=1))
         found = [NearDuplicate(int(self._records[i]), int(apart[i])) for i in near]
         return sorted(found, key=lambda item: (item.distance, item.record))
 
     def hashes_of(self, record: int) -> list[PerceptualHash]:
         """What is remembered under a record; empty when nothing is."""
-        rows = np.flatnonzero(self._records[: self._count] == record)
+        rows = self._rows(record)
         return [PerceptualHash(int.from_bytes(self._words[i].tobytes(), "little")) for i in rows]
 
     def to_bytes(self) -> bytes:
@@ -227,19 +238,49 @@ class HashFile:
                 f"The registry of pictures {self._path} could not be read: "
                 f"{error.strerror or error}. Allow reading it."
             ) from error
-        whole = (len(data) - len(_MAGIC)) // _ENTRY.size * _ENTRY.size + len(_MAGIC)
+        whole = _whole(data)
         if len(data) > whole > 0:  # a power cut, or somebody is writing right now
             logger.info("%s ends within an entry, which is left out", self._path)
         return HashRegistry.from_bytes(data[: max(whole, 0)])
 
-    def remove(self, record: int) -> int:
-        """Forget a record; how many hashes went. No other process may add meanwhile."""
+    def remove(self, *records: int) -> int:
+        """Overwrite the hashes of these records with zeros; how many that were.
+
+        In place, so other processes may add meanwhile, and what was there is gone from the file.
+
+        Raises:
+            StorageError: the file is damaged, or may not be written; nothing is forgotten then.
+        """
+        wanted = np.array(sorted(set(records)), np.uint32)
+        zeros = bytes(_ENTRY.size - 4)
         with self._lock:
-            registry = self.read()
-            gone = registry.remove(record)
-            if gone:
-                self._partial(registry.to_bytes()).replace(self._path)
-        return gone
+            try:
+                with self._path.open("r+b") as file:
+                    data = file.read()
+                    HashRegistry.from_bytes(data[: _whole(data)])
+                    rows = np.frombuffer(data[len(_MAGIC) : _whole(data)], _ROWS)
+                    known = np.isin(rows["record"], wanted) & rows["words"].any(axis=1)
+                    places = np.flatnonzero(known).tolist()
+                    for place in places:
+                        file.seek(len(_MAGIC) + place * _ENTRY.size + 4)
+                        file.write(zeros)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except FileNotFoundError:
+                return 0
+            except (OSError, InvalidInput) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise StorageError(
+                    f"How a deleted picture looked could not be forgotten: the registry of "
+                    f"pictures {self._path} could not be changed ({reason}). Allow writing it, or "
+                    "restore it from a backup, then delete again."
+                ) from error
+        return len(places)
+
+
+def _whole(data: bytes) -> int:
+    """How many bytes are whole entries and what stands before them."""
+    return (len(data) - len(_MAGIC)) // _ENTRY.size * _ENTRY.size + len(_MAGIC)
 
 
 def _to_words(hashed: PerceptualHash) -> NDArray[np.uint64]:

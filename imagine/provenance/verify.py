@@ -34,7 +34,8 @@ from imagine.provenance.registry import (
 )
 from imagine.provenance.signing import open_marking_keys
 from imagine.provenance.spread_spectrum import SpreadSpectrumWatermark
-from imagine.provenance.watermark import Watermark, WatermarkReading, open_learned
+from imagine.provenance.watermark import Watermark, WatermarkReading, learned_for
+from imagine.settings import Settings
 
 HASHES_FILE = "pictures.pdq"  # how what was made here looks, beside the keys
 MAX_BYTES = 64 * 1024 * 1024
@@ -43,6 +44,8 @@ _LOOK_SIDE = 2048  # pixels; larger pictures are halved until they fit, no mark 
 _MAX_XMP = 1_000_000  # characters
 _PLAIN = 50  # below this hash quality, looking alike means nothing
 _UNLIKE = 100  # bits; unrelated pictures are 100 to 150 apart
+# Deviation 8 around 128: one of a hundred thousand unrelated pictures comes as near by chance.
+_ALIKE = 90
 _XMP_TOOL = re.compile(r"CreatorTool\s*(?:>|=\s*\")\s*Imagine yourself\s*[<\"]")
 _XMP_INSTALLATION = re.compile(r"imagine:installation\s*(?:>|=\s*\")\s*([^<\"]{0,64})")
 
@@ -111,10 +114,11 @@ class Verifier:
         data = source if isinstance(source, bytes) else _read(Path(source))
         kind, pixels, xmp = open_picture(data)
         manifest = read_manifest(data, kind, self.identity)
-        watermarks = (self.watermark, self.learned)
-        readings = (watermark.read(pixels) for watermark in watermarks if watermark)
-        reading = next(filter(None, readings), None)
-        return _Evidence(self, manifest, reading, _Claim.of(xmp), pixels).judge()
+        reading = self.watermark.read(pixels) if self.watermark else None
+        hint = None
+        if reading is None and self.learned is not None:
+            hint = self.learned.read(pixels)
+        return _Evidence(self, manifest, reading, _Claim.of(xmp), pixels, hint).judge()
 
 
 def verify(
@@ -128,7 +132,7 @@ def open_verifier(
     folder: Path,
     hashes: HashRegistry | None = None,
     weakened: Sequence[str] = (),
-    learned: str = "",
+    learned: str | None = None,
 ) -> Verifier:
     """A verifier with the keys in `folder`; when there are none it makes none.
 
@@ -136,10 +140,13 @@ def open_verifier(
         folder: the keys, and beside them how what was made here looks.
         hashes: a registry in place of the one there.
         weakened: what the operator allows that the shipped checks do not, in words.
-        learned: name of a second watermark in `WATERMARKS`; "" for none.
+        learned: name of a second watermark in `WATERMARKS`; None takes that of the environment.
+            Without a name one is read whose weights are here.
 
     Raises:
         InvalidInput: the registry is damaged.
+        MissingExtra, MissingWeights, CorruptWeights, UnknownName: the one that is named is not
+            here.
         MarkingKeyUnusable: the keys are there but cannot be used.
     """
     told = tuple(weakened)
@@ -148,7 +155,8 @@ def open_verifier(
     keys = open_marking_keys(folder)
     known = HashFile(folder / HASHES_FILE).read() if hashes is None else hashes
     watermark = SpreadSpectrumWatermark(keys.watermark_key)
-    second = open_learned(learned, keys.watermark_key)
+    named = Settings().learned_watermark if learned is None else learned
+    second = learned_for(folder, named, keys.watermark_key)
     return Verifier(watermark, keys.identity, known, second, told)
 
 
@@ -177,12 +185,15 @@ class _Evidence:
     reading: WatermarkReading | None
     claim: _Claim
     pixels: ImageArray
+    hint: WatermarkReading | None = None  # of the learned watermark, which anybody can copy
 
     def judge(self) -> ProvenanceReport:
         if self.manifest and self.manifest.ours:
             return self._signed_by_us(self.manifest)
         if self.reading:
             return self._watermarked(self.reading)
+        if self.hint and self._bears_out(self.hint):
+            return self._hinted(self.hint)
         if self._claims_us():
             return self._claimed()
         return self._unclaimed()
@@ -216,6 +227,11 @@ class _Evidence:
                 "Somebody seems to have copied the mark onto another picture.",
             )  # fmt: skip
         since = _changes(reading)
+        if self.verifier.hashes and self.verifier.hashes.is_forgotten(reading.record):
+            since.append(
+                "The picture made under that record was deleted, and how it looked is not kept: "
+                "whether this is it, or our mark was copied onto this one, cannot be told."
+            )
         if self.manifest:
             whose = self.manifest.signer or "somebody else"
             why = (
@@ -232,6 +248,13 @@ class _Evidence:
             "This picture was made here; its signed metadata is gone.",
             "Our invisible watermark is in it. Saving it again in another program, sending it "
             "through a messenger or taking a screenshot does that.", *since,
+        )  # fmt: skip
+
+    def _hinted(self, hint: WatermarkReading) -> ProvenanceReport:
+        return self._report(
+            Provenance.EDITED, hint.record, "This picture was made here and changed since.",
+            "Our first watermark is gone; the second, learned one is in it, and it looks like the "
+            "picture made under that record.", *_changes(hint),
         )  # fmt: skip
 
     def _claimed(self) -> ProvenanceReport:
@@ -267,6 +290,11 @@ class _Evidence:
             sentences.append("It says of itself that a trained model made it or took part.")
         if self.verifier.watermark is None:
             sentences.append("There is no watermark key here, so watermarks were not looked for.")
+        elif self.hint:
+            sentences.append(
+                "A learned watermark says that it is ours; anybody can copy that one, and the "
+                "picture does not look like the one made under that record."
+            )
         elif min(self.pixels.shape[:2]) < 64:
             sentences.append("It is too small to hold a watermark.")
         else:
@@ -312,6 +340,12 @@ class _Evidence:
         nearest = min(hashed.distance(one) for hashed in seen for one in known)
         return seen[0].quality >= _PLAIN and nearest > _UNLIKE
 
+    def _bears_out(self, hint: WatermarkReading) -> bool:
+        """Whether the picture also looks like the one of that record, if not the very same."""
+        known = self.verifier.hashes.hashes_of(hint.record) if self.verifier.hashes else []
+        seen = hashes_of_all_positions(self.pixels) if known else []
+        return any(hashed.distance(one) <= _ALIKE for hashed in seen for one in known)
+
     def _resembled(self) -> int | None:
         if not self.verifier.hashes:
             return None
@@ -330,7 +364,7 @@ class _Evidence:
             manifest += "" if self.manifest.intact else ", broken"
         ours = verdict in (Provenance.UNTOUCHED, Provenance.STRIPPED, Provenance.EDITED)
         generated = ours or self._says_generated()
-        found = self.reading is not None
+        found = self.reading is not None or (self.hint is not None and ours)
         weak = self.verifier.weakened
         told = (*sentences, _in_words(weak)) if weak and ours else sentences
         return ProvenanceReport(verdict, told, record, manifest, found, generated, weak)

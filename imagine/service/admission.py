@@ -6,8 +6,10 @@ camera check can be taken for an identity, or by anybody who registers never to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from sqlalchemy.orm import Session
 
 from imagine.core import Identity
 from imagine.errors import EnrolmentRefused, RateLimited, ReviewPending, UnreadablePhoto
@@ -136,11 +138,17 @@ class Admission:
     # Drawing
 
     def take_pictures(
-        self, tenant_id: str, identity_id: str, pictures: int, one_shot_most: int | None = None
-    ) -> Callable[[], None]:
-        """Count pictures that are about to be drawn; the answer gives them back.
+        self,
+        session: Session,
+        tenant_id: str,
+        identity_id: str,
+        pictures: int,
+        one_shot_most: int | None = None,
+    ) -> None:
+        """Count pictures that are about to be drawn.
 
         Args:
+            session: the transaction in which somebody asks for them; without it nothing counts.
             tenant_id: whose.
             identity_id: of whom.
             pictures: how many.
@@ -151,26 +159,25 @@ class Admission:
             ReviewPending: a reviewer has to look at this identity first.
             RateLimited: that would be more than today's share.
         """
-        standing = self._standings.of(tenant_id, identity_id)
+        standing = self._standings.of(tenant_id, identity_id, session)
         if standing.waits_for_review:
             raise ReviewPending(
                 "Nothing can be made of this identity before somebody has looked at it: the face "
                 "may look too young. You need not do anything."
             )
         if not self._counts_pictures:
-            return lambda: None
+            return
         most = self.allowance(standing).pictures_per_day
         counted_for = identity_id
         if one_shot_most is not None:
             most, counted_for = one_shot_most, ONE_SHOTS
-        if not self._standings.take_pictures(tenant_id, counted_for, pictures, most):
+        if not self._standings.take_pictures(tenant_id, counted_for, pictures, most, session):
             advice = "" if standing.is_verified else " The camera check raises that."
             raise RateLimited(
                 f"{most} pictures a day may be made of this identity, and {pictures} more would "
                 f"exceed that.{advice} Counting begins anew at midnight UTC.",
                 self._standings.until_tomorrow(),
             )
-        return lambda: self._standings.give_back_pictures(tenant_id, counted_for, pictures)
 
     # Camera checks
 

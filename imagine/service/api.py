@@ -109,11 +109,8 @@ def build_app(service: Service, start: bool = True) -> FastAPI:
         responses=_PROBLEMS,
         max_body_size=JSON_BODY_BYTES,
     )
-    models = service.models
     app.state.service = service
-    app.state.metrics = Metrics(
-        service.jobs.counts, lambda: models.engine.stats if models.is_loaded else None
-    )
+    app.state.metrics = Metrics(service.jobs.counts, lambda: service.models.stats)
     app.state.recent_requests = RecentRequests()
     for router in ROUTERS:
         app.include_router(router)

@@ -30,17 +30,22 @@ from imagine.service.webhook_signatures import WebhookEvent, WebhookVerifier
 from imagine.service.wire import (
     DEFAULT_URL,
     MAX_RETRIES,
+    CameraCheck,
+    CheckedByCamera,
     EventReader,
     Preview,
     RemoteImage,
     RemoteResult,
     RemoteWish,
     ServerEvent,
+    camera_check_of,
     cancel_question,
     check_answer,
     check_ended_well,
+    checked_of,
     choice_field,
     consent_fields,
+    frame_files,
     image_of,
     info_of,
     may_repeat,
@@ -57,6 +62,8 @@ from imagine.storage.consent import ConsentForm
 __all__ = [
     "AsyncImagineClient",
     "AsyncRemoteIdentity",
+    "CameraCheck",
+    "CheckedByCamera",
     "ConsentForm",
     "ImagineClient",
     "Preview",
@@ -205,6 +212,33 @@ class ImagineClient:
     def export(self, identity_id: str) -> bytes:
         """Everything about a person, as the bytes of a zip."""
         return self._ask("GET", f"/v1/identities/{identity_id}/export").content
+
+    def begin_camera_check(self, identity_id: str) -> CameraCheck:
+        """Ask for a camera check, which verifies somebody; an older one is void from now on.
+
+        Raises:
+            NotStored: the service has nobody of this id for this key.
+        """
+        return camera_check_of(self._ask("POST", f"/v1/identities/{identity_id}/challenges").json())
+
+    def answer_camera_check(
+        self, identity_id: str, check: CameraCheck, frames: Sequence[bytes]
+    ) -> CheckedByCamera:
+        """Send what the camera saw; the frames are measured there and dropped.
+
+        Args:
+            identity_id: who is before the camera.
+            check: from `begin_camera_check`; good for one answer.
+            frames: JPEG files in order, not mirrored, about ten a second.
+
+        Raises:
+            NotStored: the check was answered, replaced or never begun.
+            ConsentMissing: the person agrees to nothing any more.
+            InvalidInput: too few, too many, too large or unreadable frames.
+        """
+        path = f"/v1/identities/{identity_id}/challenges/{check.id}"
+        answer = self._ask("POST", path, files=frame_files(frames), data={"nonce": check.nonce})
+        return checked_of(answer.json())
 
     def generate(
         self,
@@ -363,6 +397,7 @@ class AsyncRemoteIdentity:
 
     def __init__(self, client: AsyncImagineClient, told: Mapping[str, Any]) -> None:
         self._client = client
+        self.facts = dict(told)
         self.id: str = told["id"]
         self.name: str = told["name"]
         self.reports: tuple[PhotoReport, ...] = tuple(map(report_of, told["photos"] or ()))
@@ -448,6 +483,36 @@ class AsyncImagineClient:
         certificate: dict[str, Any] = answer.json()["certificate"]
         return certificate
 
+    async def identities(self) -> list[AsyncRemoteIdentity]:
+        """As `ImagineClient.identities`."""
+        return [AsyncRemoteIdentity(self, told) for told in await self._all("/v1/identities")]
+
+    async def consents(self, identity_id: str) -> list[dict[str, Any]]:
+        """As `ImagineClient.consents`."""
+        return await self._all(f"/v1/identities/{identity_id}/consents")
+
+    async def withdraw(self, identity_id: str) -> None:
+        """As `ImagineClient.withdraw`."""
+        await self._ask("POST", f"/v1/identities/{identity_id}/withdraw")
+
+    async def export(self, identity_id: str) -> bytes:
+        """As `ImagineClient.export`."""
+        return (await self._ask("GET", f"/v1/identities/{identity_id}/export")).content
+
+    async def begin_camera_check(self, identity_id: str) -> CameraCheck:
+        """As `ImagineClient.begin_camera_check`."""
+        answer = await self._ask("POST", f"/v1/identities/{identity_id}/challenges")
+        return camera_check_of(answer.json())
+
+    async def answer_camera_check(
+        self, identity_id: str, check: CameraCheck, frames: Sequence[bytes]
+    ) -> CheckedByCamera:
+        """As `ImagineClient.answer_camera_check`."""
+        path = f"/v1/identities/{identity_id}/challenges/{check.id}"
+        fields = {"nonce": check.nonce}
+        answer = await self._ask("POST", path, files=frame_files(frames), data=fields)
+        return checked_of(answer.json())
+
     async def generate(
         self,
         prompt: str,
@@ -489,6 +554,15 @@ class AsyncImagineClient:
         data = (await self._ask("GET", told["urls"]["content"])).content
         recipe = await self._ask("GET", told["urls"]["recipe"])
         return image_of(told, data, recipe.json())
+
+    async def _all(self, path: str) -> list[dict[str, Any]]:
+        things: list[dict[str, Any]] = []
+        page = {"has_more": True, "last_id": None}
+        while page["has_more"]:
+            after = {"before": page["last_id"]} if page["last_id"] else {}
+            page = (await self._ask("GET", path, params={"limit": 100, **after})).json()
+            things += page["data"]
+        return things
 
     async def _watched(
         self,

@@ -34,7 +34,7 @@ from imagine.service.loaded_models import LoadedModels
 from imagine.service.payloads import Payload, PayloadSealer
 from imagine.service.schemas import SEED_LIMIT, GenerationRequest
 from imagine.service.styles import style
-from imagine.service.worker import Worker
+from imagine.service.worker import Hands
 from imagine.storage.consent import ConsentBook, Purpose
 from imagine.storage.database import new_id, utc_now
 from imagine.storage.events import RecordEvent
@@ -74,7 +74,7 @@ class Generations:
         consents: ConsentBook,
         payloads: PayloadSealer,
         models: LoadedModels,
-        worker: Worker,
+        worker: Hands,
         feeds: Feeds,
         record_event: RecordEvent,
         admission: Admission,
@@ -132,6 +132,7 @@ class Generations:
         self._check_count(request)
         self._check_room(caller.tenant_id)
         self._check_beside(caller, request)
+        self._check_shape(request)
         wish = self._wish(caller, request, prompt)
         job_id = new_id("job")
         payload = Payload(wish, request.output_format, request.beside)
@@ -148,15 +149,13 @@ class Generations:
             body_digest=self._payloads.digest(*owner, told) if idempotency_key else None,
             id=job_id,
         )
-        give_back = self._admission.take_pictures(*owner, request.n, one_shot_most)
-        try:
-            submission = self._jobs.submit(job)
-        except BaseException:
-            give_back()
-            raise
+        submission = self._jobs.submit(
+            job,
+            also=lambda session: self._admission.take_pictures(
+                session, *owner, request.n, one_shot_most
+            ),
+        )
         repeat = submission.is_repeat
-        if repeat:
-            give_back()
         self._worker.wake()
         return Accepted(submission.job, None if repeat else wish.seed, repeat)
 
@@ -290,7 +289,7 @@ class Generations:
         now = time.monotonic()
         since, waiting = self._waiting.get(tenant_id, (-math.inf, 0))
         if now - since > _COUNT_SECONDS:
-            waiting = self._jobs.counts(tenant_id)[JobState.QUEUED]
+            waiting = self._jobs.waiting(tenant_id)
             self._waiting[tenant_id] = (now, waiting)
         if waiting >= MAX_WAITING_JOBS:
             raise Busy(
@@ -320,6 +319,12 @@ class Generations:
         except InvalidInput as error:
             raise BadParameter("beside", str(error)) from error
 
+    def _check_shape(self, request: GenerationRequest) -> None:
+        try:
+            self._models.info.size_of(request.aspect_ratio, two=request.beside is not None)
+        except InvalidInput as error:
+            raise BadParameter("aspect_ratio", str(error)) from error
+
     def _wish(self, caller: Caller, request: GenerationRequest, prompt: str) -> Wish:
         info = self._models.info
         return Wish(
@@ -335,6 +340,7 @@ class Generations:
             redraws=0 if request.record else REDRAWS,  # a replay is that very picture
             keep=tuple(request.keep),
             change=self._changes(request),
+            aspect_ratio=request.aspect_ratio,
         )
 
     def _changes(self, request: GenerationRequest) -> dict[str, str]:

@@ -13,7 +13,7 @@ from PIL import Image
 from imagine.api import Guard, Imagine
 from imagine.backends import BackendInfo
 from imagine.core import CROP_SIZE, Face, Identity, ImageArray, PhotoReport, Recipe
-from imagine.engine import Engine, Limits, Priority
+from imagine.engine import Engine, EngineStats, Limits, Priority
 from imagine.errors import Busy
 from imagine.identity import build_identity
 from imagine.identity.align import TEMPLATE
@@ -66,11 +66,15 @@ class LoadedModels:
         self._mark: Mark | None = None
         self._faces: tuple[FaceDetector, FaceEncoder] | None = None
         self._is_checked = False
+        # Of the process that draws, where that is another one: see `worker_process`.
+        self._info_elsewhere: BackendInfo | None = None
+        self._stats_elsewhere: EngineStats | None = None
 
     @property
     def is_loaded(self) -> bool:
         """Whether everything has been opened."""
-        return self._engine is not None and self._faces is not None and self._is_checked
+        can_draw = self._engine is not None and self._is_checked
+        return self._faces is not None and (can_draw or self._info_elsewhere is not None)
 
     @property
     def name(self) -> str:
@@ -79,8 +83,32 @@ class LoadedModels:
 
     @property
     def info(self) -> BackendInfo:
-        """Facts about the image model; opens it."""
+        """Facts about the image model; opens it.
+
+        Raises:
+            Busy: another process draws, and has not opened it yet.
+        """
+        if self._info_elsewhere is not None:
+            return self._info_elsewhere
+        if self._chosen.worker_process:
+            raise Busy("The image model is being opened. Try again in a moment.", 5.0)
         return self.engine.backend.info
+
+    @property
+    def stats(self) -> EngineStats | None:
+        """What the image model has done and has to do; None before it is opened."""
+        if self._chosen.worker_process:
+            return self._stats_elsewhere
+        with self._loading:
+            return None if self._engine is None else self._engine.stats
+
+    def are_elsewhere(self, info: BackendInfo) -> None:
+        """Another process has opened the image model."""
+        self._info_elsewhere = info
+
+    def doing_elsewhere(self, stats: EngineStats) -> None:
+        """What its engine there has done and has to do."""
+        self._stats_elsewhere = stats
 
     @property
     def engine(self) -> Engine:
@@ -105,12 +133,15 @@ class LoadedModels:
             return self._faces
 
     def load(self) -> None:
-        """Open everything now, the output checks as well.
+        """Open everything now that this process needs, the output checks as well.
 
         Raises:
             CheckMissing: a safety check cannot run here.
         """
-        _ = self.engine, self.faces, self.tools("local")
+        if self._chosen.worker_process:
+            _ = self.faces
+        else:
+            _ = self.engine, self.faces, self.tools("local")
 
     def tools(self, tenant_id: str) -> Tools:
         """What the pipeline works with, on the account of a tenant."""

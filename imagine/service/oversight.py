@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageFilter
+from sqlalchemy.orm import Session
 
 from imagine.core import ImageArray, Recipe
 from imagine.errors import ImagineError, InvalidInput, NotStored, ReviewRefused
@@ -192,16 +193,18 @@ class Oversight:
                 news.append(NewReview(job.tenant_id, queue, worst, withheld_id=name, checks=facts))
         self._reviews.add_all(news)
 
-    def sample(self, job: Job, made: Mapping[str, CheckReport]) -> None:
-        """Queue some of the pictures of a job that leave: doubtful ones and a random share.
+    def sample(self, job: Job, made: Mapping[str, CheckReport]) -> list[NewReview]:
+        """What reviewers should see of a job whose pictures leave: doubtful ones, a random share.
 
-        One transaction for all of them, and none for most jobs. Storage that does not answer
-        raises, and the job is done again; any other fault is logged and costs the sample, never
-        the job.
+        Storage that does not answer raises, and the job is done again; any other fault is logged
+        and costs the sample, never the job.
 
         Args:
             job: which one.
-            made: id of each picture that was stored -> what the checks said of it.
+            made: id of each of its pictures -> what the checks said of it.
+
+        Returns:
+            For `queue`, in the transaction in which the pictures are stored.
 
         Raises:
             StorageError, NotStored: the storage does not answer, or the identity was erased.
@@ -222,11 +225,16 @@ class Oversight:
                 news.append(
                     NewReview(job.tenant_id, queue, reason, image_id=image_id, checks=facts)
                 )
-            self._reviews.add_all(news)
+            return news
         except ImagineError:
             raise
         except Exception as error:  # a sample less is no reason to lose somebody's pictures
             logger.error("job %s was not sampled: %s", job.id, type(error).__name__)
+            return []
+
+    def queue(self, news: Sequence[NewReview], within: Session | None = None) -> None:
+        """Put what `sample` chose into its queues, in a transaction."""
+        self._reviews.add_all(news, within)
 
     def discard(self, job: Job) -> None:
         """Delete what an attempt at a job that did not end had queued."""

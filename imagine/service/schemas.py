@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from imagine.backends import BackendInfo
-from imagine.core import PhotoReport
+from imagine.core import SQUARE, PhotoReport
 from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS
 from imagine.engine.limits import SEED_LIMIT as SEED_LIMIT
 from imagine.storage.consent import Consent
@@ -26,6 +26,14 @@ Thing = TypeVar("Thing")
 MAX_RECORD = 2**53
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT - 1)]
+AspectRatio = Annotated[
+    str,
+    Field(
+        pattern="^[1-9][0-9]?:[1-9][0-9]?$",
+        description="Width to height of the pictures, one of the `sizes` in /v1/models.",
+        examples=["3:4"],
+    ),
+]
 
 
 class Strict(BaseModel):
@@ -53,6 +61,7 @@ class GenerationRequest(Strict):
         le=MAX_BEST_OF,
         description="Candidates per picture; the best is kept.",
     )
+    aspect_ratio: AspectRatio = SQUARE
     style: str | None = Field(default=None, max_length=64, description="An id of /v1/styles.")
     output_format: OutputFormat = "png"
     guidance_interval: list[Share] | None = Field(
@@ -90,6 +99,7 @@ class GenerationRequest(Strict):
                     "n": 4,
                     "seed": 7,
                     "likeness": 0.8,
+                    "aspect_ratio": "3:4",
                 }
             ]
         },
@@ -359,6 +369,7 @@ class RecipeOut(BaseModel):
     record: int = 0
     traits: str = ""
     beside_fingerprint: str = ""
+    aspect_ratio: str = SQUARE
 
 
 class ProvenanceOut(BaseModel):
@@ -438,8 +449,18 @@ class GenerationOut(BaseModel):
         )
 
 
+class SizeOut(BaseModel):
+    """A shape of picture that a model draws, and its true pixels."""
+
+    aspect_ratio: str | None = Field(
+        description="What to ask for; null for the one shape of pictures of two people."
+    )
+    width: int
+    height: int
+
+
 class ModelOut(BaseModel):
-    """An image model of this service."""
+    """An image model of this service; `width` and `height` are those of its square pictures."""
 
     id: str
     object: Literal["model"] = "model"
@@ -449,6 +470,8 @@ class ModelOut(BaseModel):
     licence: str
     width: int
     height: int
+    sizes: list[SizeOut] = Field(description="All shapes it draws, the square first.")
+    pair_size: SizeOut | None = Field(description="Of pictures of two people, if it draws any.")
     default_steps: int
     default_guidance_scale: float
     device: str
@@ -457,12 +480,19 @@ class ModelOut(BaseModel):
     def of(cls, info: BackendInfo) -> ModelOut:
         """As it is told."""
         height, width = info.image_size
+        sizes = [
+            SizeOut(aspect_ratio=aspect_ratio, width=size[1], height=size[0])
+            for aspect_ratio, size in info.sizes.items()
+        ]
+        pair = info.pair_size
         return cls(
             id=info.name,
             revision=info.model_revision,
             licence=info.licence,
             width=width,
             height=height,
+            sizes=sizes,
+            pair_size=pair and SizeOut(aspect_ratio=None, width=pair[1], height=pair[0]),
             default_steps=info.default_steps,
             default_guidance_scale=info.default_guidance_scale,
             device=info.device,

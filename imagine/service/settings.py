@@ -106,6 +106,8 @@ class ServiceSettings:
         trusted_list_keys: hex Ed25519 public keys whose signed do-not-generate lists are taken.
         accepted_consent_texts: hex SHA-256 of the consent texts that hold; empty: every text.
         needs_consent_token: a consent counts only with the token of the form that was shown.
+        worker_process: pictures are drawn by a process of its own, so that many may ask at once
+            and be answered soon; takes the memory of a second Python. Else by this one.
         shared_rate_limits: count requests in the database, for all processes together; None does
             so with PostgreSQL, where there may be several, and not with SQLite.
         webhook_networks: networks that webhooks may call though they are not public.
@@ -132,6 +134,7 @@ class ServiceSettings:
     trusted_list_keys: tuple[str, ...] = ()
     accepted_consent_texts: tuple[str, ...] = ()
     needs_consent_token: bool = False
+    worker_process: bool = False
     shared_rate_limits: bool | None = None
     webhook_networks: tuple[str, ...] = ()
     oidc: OidcSettings = OidcSettings()
@@ -163,7 +166,7 @@ class ServiceSettings:
         for name in ("accepted_consent_texts", "trusted_list_keys", "webhook_networks"):
             words = environment.get(f"{_PREFIX}{name.upper()}", "")
             found[name] = tuple(words.replace(",", " ").split())
-        for name in ("needs_consent_token", "shared_rate_limits"):
+        for name in ("needs_consent_token", "shared_rate_limits", "worker_process"):
             _take(found, environment, name, _yes_or_no)
         found["oidc"] = OidcSettings.from_environment(environment)
         return cls(**{**found, **chosen})  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
@@ -18,7 +18,15 @@ import numpy as np
 from PIL import Image
 
 from imagine.backends import BackendInfo
-from imagine.core import ImageArray, LikenessVerdict, PairVerdict, PhotoReport, PhotoVerdict, Recipe
+from imagine.core import (
+    SQUARE,
+    ImageArray,
+    LikenessVerdict,
+    PairVerdict,
+    PhotoReport,
+    PhotoVerdict,
+    Recipe,
+)
 from imagine.errors import (
     Busy,
     Cancelled,
@@ -190,6 +198,40 @@ class RemoteResult:
 
 
 @dataclass(frozen=True, slots=True)
+class CameraCheck:
+    """A check before the camera: look where `poses` say, one after the other.
+
+    Attributes:
+        id: of the check.
+        nonce: goes back with the frames; good for one answer.
+        poses: "ahead", "left" or "right", as the person themselves has them.
+        deadline_at: the frames must be there by then.
+    """
+
+    id: str
+    nonce: str = field(repr=False)
+    poses: tuple[str, ...]
+    deadline_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedByCamera:
+    """What came of a camera check, which is used up either way.
+
+    Attributes:
+        has_passed: whether the person before the camera is the one on the photos.
+        code: why not, e.g. "late", "jump", "not_the_uploads"; "" when it was passed.
+        words: the same for people.
+        is_verified: whether the identity is verified now.
+    """
+
+    has_passed: bool
+    code: str
+    words: str
+    is_verified: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ServerEvent:
     """One server-sent event."""
 
@@ -242,7 +284,7 @@ class Named(Protocol):
 class RemoteWish(TypedDict, total=False):
     """What `generate` takes besides prompt and person; what is not given is left to the service.
 
-    The first ten are those of `Imagine.generate`. `beside` may be an id; `style` is an id of
+    The first eleven are those of `Imagine.generate`. `beside` may be an id; `style` is an id of
     /v1/styles; `record` that of a picture that is made again.
     """
 
@@ -253,6 +295,7 @@ class RemoteWish(TypedDict, total=False):
     guidance_scale: float | None
     guidance_interval: tuple[float, float] | None
     best_of: int
+    aspect_ratio: str
     keep: Sequence[str]
     change: Mapping[str, str] | None
     beside: Named | str | None
@@ -304,6 +347,7 @@ def replay_wish(recipe: Recipe, beside: Named | str | None) -> RemoteWish:
         guidance_scale=recipe.guidance_scale,
         guidance_interval=(recipe.guidance_from, recipe.guidance_until),
         record=recipe.record,
+        aspect_ratio=recipe.aspect_ratio,
         change=parse_traits(recipe.traits),
         beside=beside,
     )
@@ -342,6 +386,29 @@ def photo_files(photos: Sequence[PhotoSource]) -> list[tuple[str, tuple[str, byt
     ]
 
 
+def frame_files(frames: Sequence[bytes] | bytes) -> list[tuple[str, tuple[str, bytes, str]]]:
+    """Camera frames as parts of an upload.
+
+    Raises:
+        InvalidInput: one frame where a list is expected.
+    """
+    if isinstance(frames, bytes):
+        raise InvalidInput("One frame was given where a list is expected: about ten a second.")
+    return [("frames", (f"{i}.jpg", frame, "image/jpeg")) for i, frame in enumerate(frames, 1)]
+
+
+def camera_check_of(told: Mapping[str, Any]) -> CameraCheck:
+    """A camera check as the service tells it."""
+    ends = datetime.fromisoformat(told["deadline_at"])
+    return CameraCheck(told["id"], told["nonce"], tuple(told["poses"]), ends)
+
+
+def checked_of(told: Mapping[str, Any]) -> CheckedByCamera:
+    """What came of one."""
+    is_verified = told["verification"] == "verified"
+    return CheckedByCamera(told["status"] == "passed", told["code"], told["words"], is_verified)
+
+
 def _photo_bytes(photo: PhotoSource) -> bytes:
     if isinstance(photo, bytes | bytearray | memoryview):
         return bytes(photo)
@@ -377,6 +444,8 @@ def report_of(told: Mapping[str, Any]) -> PhotoReport:
 
 def info_of(told: Mapping[str, Any]) -> BackendInfo:
     """Facts about the model of the service."""
+    sizes = {size["aspect_ratio"]: _height_and_width(size) for size in told.get("sizes", ())}
+    pair = told.get("pair_size")
     return BackendInfo(
         name=told["id"],
         model_revision=told["revision"],
@@ -385,7 +454,14 @@ def info_of(told: Mapping[str, Any]) -> BackendInfo:
         default_steps=told["default_steps"],
         default_guidance_scale=told["default_guidance_scale"],
         device=told["device"],
+        draws_two=pair is not None,
+        other_sizes={name: size for name, size in sizes.items() if name != SQUARE},
+        pair_size=pair and _height_and_width(pair),
     )
+
+
+def _height_and_width(told: Mapping[str, Any]) -> tuple[int, int]:
+    return told["height"], told["width"]
 
 
 def image_of(told: Mapping[str, Any], data: bytes, recipe: Mapping[str, Any]) -> RemoteImage:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from imagine.api import Guard, LocalRecords
-from imagine.errors import DatabaseUnusable, ImagineError
-from imagine.provenance import make_marking
+from imagine.errors import DatabaseUnusable, ImagineError, InvalidInput
+from imagine.provenance import HASHES_FILE, MARKS_FOLDER, HashFile, Marking, make_marking
 from imagine.safety.enrolment import Allowance, EnrolmentPolicy
 from imagine.safety.policy_set import (
     PolicySet,
@@ -40,7 +41,8 @@ from imagine.service.settings import ServiceSettings
 from imagine.service.sign_in import SignIn
 from imagine.service.webhook_sender import AddressGuard, Sender
 from imagine.service.webhook_signatures import new_secret
-from imagine.service.worker import LEASE, Worker
+from imagine.service.worker import LEASE, Hands, Worker
+from imagine.service.worker_process import WorkerProcess
 from imagine.settings import Settings
 from imagine.storage.api_keys import ApiKeys
 from imagine.storage.audit_log import AuditLog
@@ -93,7 +95,7 @@ class Service:
     api_keys: ApiKeys
     models: LoadedModels
     feeds: Feeds
-    worker: Worker
+    worker: Hands
     enrolment: Enrolment
     generations: Generations
     doorkeeper: Doorkeeper
@@ -114,6 +116,7 @@ class Service:
     reviews: ReviewStore
     takedowns: TakedownStore
     cases: CaseBook
+    marking: Marking
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -190,6 +193,7 @@ def build_service(
     limits: Settings | None = None,
     master: MasterKey | None = None,
     policy: RetentionPolicy | None = None,
+    feeds: Feeds | None = None,
 ) -> Service:
     """Build a service from its settings; nothing works before `Service.start`.
 
@@ -198,14 +202,21 @@ def build_service(
         limits: paths and limits every room shares; None reads the environment.
         master: a key management service in place of the master key of the settings.
         policy: how long what is kept; None takes the published schedule.
+        feeds: what watchers are told through; None makes them here.
 
     Raises:
+        InvalidInput: a master key in hand cannot be given to a worker process.
         UnknownName: a model nobody registered.
         CheckMissing: the network of a safety check is not installed.
         PolicyTampered: the safety policy is not the one the operator approved.
         StorageError: a key, the database or the store of pictures cannot be used.
     """
     limits = limits or Settings()
+    if master is not None and chosen.worker_process:
+        raise InvalidInput(
+            "A key management service in hand cannot be given to another process. Leave "
+            "worker_process out, and start workers beside this service that have it, too."
+        )
     models = LoadedModels(chosen, limits)
     rules = enrolment_rules(chosen, limits)
     safety = policy_in_force(limits, rules)
@@ -231,14 +242,17 @@ def build_service(
     address_guard = AddressGuard(chosen.webhook_networks)
     enrolment_requests = EnrolmentRequests(database, keys)
     jobs = JobStore(database, lease_duration=LEASE, on_end=webhooks.jobs_ended)
-    feeds = Feeds()
+    feeds = feeds or Feeds()
     consents = ConsentBook(
         database,
         _announcing(record, webhooks),
         jobs.cancel_identity,
         accepted_texts=chosen.accepted_consent_texts or None,
     )
-    people = PeopleStore(database, vault, consents, record)
+    looks = HashFile(limits.data_directory / MARKS_FOLDER / HASHES_FILE)
+    people = PeopleStore(
+        database, vault, consents, record, forget_looks=lambda records: looks.remove(*records)
+    )
     reviews = ReviewStore(database, vault, consents, log, releasing(mark))
     takedowns = TakedownStore(database, vault, consents, reviews, log)
     cases = CaseBook(database, people, reviews, log)
@@ -251,15 +265,17 @@ def build_service(
         chosen.review_borderline_share,
         LOCAL_TENANT,
     )
+    certificate_key = _signing_key(secrets / CERTIFICATE_KEY)
     eraser = Eraser(
         database,
         vault,
         people,
-        _signing_key(secrets / CERTIFICATE_KEY),
+        certificate_key,
         record,
         jobs.cancel_identity,
         {
             "beside": _Beside(people, jobs, oversight),  # before the jobs, which say where to look
+            "looks": people.forget_looks_of,
             "jobs": jobs.forget_identity,
             "feeds": feeds.forget_identity,
             "standings": standings.forget,
@@ -268,7 +284,7 @@ def build_service(
         },
         on_erased=webhooks.erased,
     )
-    porter = Porter(people, consents, record, _LogEntries(log))
+    porter = Porter(people, consents, record, _LogEntries(log), standings, certificate_key)
     retention = Retention(
         database,
         people,
@@ -279,7 +295,9 @@ def build_service(
         lambda moment: reviews.forget_before(moment) + takedowns.forget_before(moment),
     )
     payloads = PayloadSealer(vault, consents)
-    worker = Worker(jobs, people, payloads, models, feeds, chosen.jobs_at_once, oversight)
+    worker: Hands = Worker(jobs, people, payloads, models, feeds, chosen.jobs_at_once, oversight)
+    if chosen.worker_process:
+        worker = WorkerProcess(partial(_build_worker, chosen, limits), feeds, models)
     people.add_tenant(LOCAL_TENANT, "This machine")
     add_everybody(database, utc_now())
     admission = Admission(
@@ -340,7 +358,13 @@ def build_service(
         reviews=reviews,
         takedowns=takedowns,
         cases=cases,
+        marking=mark,
     )
+
+
+def _build_worker(chosen: ServiceSettings, limits: Settings, feeds: Feeds) -> Service:
+    """The service of a worker process."""
+    return build_service(replace(chosen, worker_process=False), limits, feeds=feeds)
 
 
 class _Beside:

@@ -8,6 +8,7 @@ was made for it is thrown away.
 from __future__ import annotations
 
 import base64
+import hashlib
 import logging
 import os
 import secrets
@@ -17,7 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from imagine.core import Identity
 from imagine.engine import Status
@@ -43,11 +44,13 @@ from imagine.service.loaded_models import LoadedModels
 from imagine.service.oversight import HeldBack, Oversight, looks_of
 from imagine.service.payloads import MEDIA_TYPES, SUFFIXES, Payload, PayloadSealer
 from imagine.storage.consent import Purpose
-from imagine.storage.jobs import Claim, Job, JobError, JobState, JobStore, Lease
+from imagine.storage.jobs import Claim, JobError, JobState, JobStore, Lease
 from imagine.storage.people import PeopleStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from sqlalchemy.orm import Session
 
     from imagine.safety import CheckReport
 
@@ -55,6 +58,7 @@ logger = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=30)
 _LOOK_SECONDS = 1.0  # between two looks for jobs of other processes, and for cancellations
+_TELL_SECONDS = 0.1  # between two words on how far a job is; nobody reads faster
 _RETRY = timedelta(seconds=5)
 _ACTOR = "worker"
 
@@ -68,6 +72,28 @@ class _Task:
     progress: tuple[int, int] = (0, 0)
     withheld: list[str] = field(default_factory=list)
     held: list[HeldBack] = field(default_factory=list)
+
+
+class Hands(Protocol):
+    """What a service wants of whoever works for it: `Worker`, or `WorkerProcess`."""
+
+    name: str
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it looks for work."""
+
+    def start(self) -> None:
+        """Begin to work."""
+
+    def stop(self) -> None:
+        """Stop between two steps; unfinished jobs go back to the queue unharmed."""
+
+    def wake(self) -> None:
+        """There is something to do: look now."""
+
+    def cancel(self, tenant_id: str, job_id: str) -> None:
+        """Stop a job that is in work there; the queue must know already."""
 
 
 class Worker:
@@ -223,7 +249,7 @@ class Worker:
         except PictureWithheld as error:
             state = self._jobs.block(lease, "output", _told(error))
             if state is not JobState.BLOCKED:  # cancelled meanwhile: nobody will appeal
-                self._discard(job)
+                self._oversight.discard(job)
             return state
         except NotMarked as error:
             logger.error("job %s: a picture could not be marked (%s)", job.id, type(error).__name__)
@@ -243,8 +269,9 @@ class Worker:
         """Read the person, draw, keep the pictures, end the job well."""
         job = task.claim.job
         assert job.identity_id is not None
-        self._discard(job)  # of an attempt that died
         payload = self._payloads.open(job)
+        if task.claim.lease.fence > 1:
+            self._clear_up(task.claim, payload)
         owner = (job.tenant_id, job.identity_id)
         person_id = self._people.identity(*owner).person_id
         face = self._people.read_identity(*owner, purpose=Purpose.GENERATE, actor=_ACTOR)
@@ -282,10 +309,15 @@ class Worker:
         tools = self._models.tools(job.tenant_id)
         count = payload.wish.count
         seen: dict[int, int] = {}  # candidate -> previews shown of it
+        told = -_TELL_SECONDS
 
         def progress(progress: Progress) -> None:
+            nonlocal told
             task.progress = (progress.step, progress.num_steps)
-            self._feeds.publish(job.tenant_id, job.id, "progress", asdict(progress))
+            now = time.monotonic()
+            if now - told >= _TELL_SECONDS or progress.step == progress.num_steps:
+                told = now
+                self._feeds.publish(job.tenant_id, job.id, "progress", asdict(progress))
 
         def status(number: int, status: Status) -> None:
             if status.preview is None or status.previews <= seen.get(number, 0):
@@ -305,57 +337,80 @@ class Worker:
     def _kept(
         self, task: _Task, payload: Payload, pictures: Sequence[Picture], person_id: str
     ) -> JobState:
+        """Store the pictures in the transaction that ends the job: both, or neither."""
         job, lease = task.claim.job, task.claim.lease
         kept: list[dict[str, object]] = []
         checks: dict[str, CheckReport] = {}
         state: JobState | None = None
         try:
             self._hold_back(task, payload)
-            for picture in pictures:
-                image_id = self._people.add_image(
-                    job.tenant_id,
-                    person_id,
-                    # The recipe is stored beside it, sealed under the person's own key.
-                    picture.marked.to_bytes(SUFFIXES[payload.output_format], RecipeNote.NONE),
-                    MEDIA_TYPES[payload.output_format],
-                    (picture.marked.pixels.shape[1], picture.marked.pixels.shape[0]),
-                    picture.recipe,
-                    job.identity_id,
-                    job.id,
-                    picture.recipe.record or None,
-                    looks_of(picture.marked.pixels),
-                    payload.beside,
-                )
-                checks[image_id] = picture.checks
-                kept.append(
-                    {
-                        "id": image_id,
-                        "seed": picture.recipe.seed,
-                        "likeness": asdict(picture.verdict),
-                        "prompt_fit": picture.prompt_fit,
-                        "why": picture.why,
-                        "pair": None if picture.pair is None else asdict(picture.pair),
-                        "notes": list(picture.notes),
-                    }
-                )
-            result = {
-                "seed": payload.wish.seed,
-                "num_steps": task.progress[1],
-                "images": kept,
-                "withheld": task.withheld,
-            }
-            self._oversight.sample(job, checks)
-            state = self._jobs.finish(lease, result)
+            with self._people.new_images(job.tenant_id) as images:
+                for number, picture in enumerate(pictures):
+                    image_id = images.add(
+                        person_id,
+                        # The recipe is stored beside it, sealed under the person's own key.
+                        picture.marked.to_bytes(SUFFIXES[payload.output_format], RecipeNote.NONE),
+                        MEDIA_TYPES[payload.output_format],
+                        (picture.marked.pixels.shape[1], picture.marked.pixels.shape[0]),
+                        picture.recipe,
+                        job.identity_id,
+                        job.id,
+                        picture.recipe.record or None,
+                        looks_of(picture.marked.pixels),
+                        payload.beside,
+                        _image_id(job.id, lease.fence, number),
+                    )
+                    checks[image_id] = picture.checks
+                    kept.append(_facts(image_id, picture))
+                news = self._oversight.sample(job, checks)
+
+                def keep(session: Session) -> None:
+                    images.keep(session)
+                    self._oversight.queue(news, session)
+
+                result = {
+                    "seed": payload.wish.seed,
+                    "num_steps": task.progress[1],
+                    "images": kept,
+                    "withheld": task.withheld,
+                }
+                state = self._jobs.finish(lease, result, also=keep)
             return state
         finally:
             if state is not JobState.SUCCEEDED:
-                self._discard(job)
+                self._oversight.discard(job)
 
-    def _discard(self, job: Job) -> None:
-        """Delete the pictures of a job that did not succeed, and what reviewers had of it."""
+    def _clear_up(self, claim: Claim, payload: Payload) -> None:
+        """Delete what earlier attempts left that died: nobody else can know of it."""
+        job = claim.job
+        assert job.identity_id is not None
         self._oversight.discard(job)
-        for facts in self._people.images(job.tenant_id, job_id=job.id):
-            self._people.delete_image(job.tenant_id, facts.id)
+        for fence in range(1, claim.lease.fence):
+            for number in range(payload.wish.count):
+                name = _image_id(job.id, fence, number)
+                self._people.drop_image_file(job.tenant_id, job.identity_id, name)
+
+
+def _image_id(job_id: str, fence: int, number: int) -> str:
+    """The name of a picture of an attempt: whoever takes the job up later can find and delete it.
+
+    Attempts share no names, so that one that is late takes nothing away from one that succeeded.
+    """
+    told = f"imagine image 1\0{job_id}\0{fence}\0{number}"
+    return f"image_{hashlib.sha256(told.encode()).hexdigest()[:32]}"
+
+
+def _facts(image_id: str, picture: Picture) -> dict[str, object]:
+    """What the result of a job says of a picture."""
+    return {
+        "id": image_id,
+        "seed": picture.recipe.seed,
+        "likeness": asdict(picture.verdict),
+        "prompt_fit": picture.prompt_fit,
+        "why": picture.why,
+        "pair": None if picture.pair is None else asdict(picture.pair),
+        "notes": list(picture.notes),
+    }
 
 
 def _preview(status: Status, picture: int) -> dict[str, object] | None:

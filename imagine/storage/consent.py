@@ -230,7 +230,7 @@ class ConsentBook:
             NotStored: this tenant has no such identity.
         """
         with (
-            self._refusals_recorded(tenant_id, identity_id, purpose, actor),
+            self.refusals_recorded(tenant_id, identity_id, purpose, actor),
             self._database.reading() as session,
         ):
             identity = _identity(session, tenant_id, identity_id, lock=False)
@@ -249,11 +249,17 @@ class ConsentBook:
         """
         # The refusal is recorded outside the transaction, which holds SQLite's write lock.
         with (
-            self._refusals_recorded(tenant_id, identity_id, purpose, actor),
+            self.refusals_recorded(tenant_id, identity_id, purpose, actor),
             self._database.writing() as session,
         ):
-            identity = _identity(session, tenant_id, identity_id, lock=True)
-            yield session, identity, self._granted(session, identity, purpose)
+            yield session, *self.allowed_within(session, tenant_id, identity_id, purpose)
+
+    def allowed_within(
+        self, session: Session, tenant_id: str, identity_id: str, purpose: Purpose
+    ) -> tuple[IdentityRow, Grant]:
+        """As `allowed`, in a write transaction of the caller, who lets refusals be recorded."""
+        identity = _identity(session, tenant_id, identity_id, lock=True)
+        return identity, self._granted(session, identity, purpose)
 
     def grant_person(
         self, tenant_id: str, person_id: str, purpose: Purpose, actor: str = "service"
@@ -264,7 +270,7 @@ class ConsentBook:
             ConsentMissing: for anything but the person's own access; recorded as an event.
             NotStored: this tenant has no such person.
         """
-        with self._refusals_recorded(tenant_id, person_id, purpose, actor):
+        with self.refusals_recorded(tenant_id, person_id, purpose, actor):
             with self._database.reading() as session:
                 if session.get(PersonRow, (tenant_id, person_id)) is None:
                     raise NotStored(f"There is no person {person_id!r} here.")
@@ -321,22 +327,35 @@ class ConsentBook:
                 f"Identity {identity.id} expired on {identity.expires_at:%Y-%m-%d}. "
                 "Ask the person to enrol anew."
             )
-        rows = _consent_rows(session, identity.tenant_id, identity.id)
-        if not any(self._holds(_consent(row), purpose, now) for row in rows):
+        if not self._holds(session, identity, purpose, now):
             raise ConsentMissing(
                 f"There is no live consent to use identity {identity.id} for {purpose.value!r}. "
                 "Ask the person, with the present text."
             )
         return grant
 
-    def _holds(self, consent: Consent, purpose: Purpose, now: datetime) -> bool:
-        accepted = self._accepted_texts is None or consent.text_sha256 in self._accepted_texts
-        return accepted and purpose in consent.purposes and consent.is_live(now)
+    def _holds(
+        self, session: Session, identity: IdentityRow, purpose: Purpose, now: datetime
+    ) -> bool:
+        # Only what decides, not the text of kilobytes: every request comes along here.
+        live = select(ConsentRow.purposes, ConsentRow.text_sha256).where(
+            ConsentRow.tenant_id == identity.tenant_id,
+            ConsentRow.identity_id == identity.id,
+            ConsentRow.withdrawn_at.is_(None),
+            ConsentRow.given_at <= now,
+            ConsentRow.expires_at > now,
+        )
+        accepted = self._accepted_texts
+        return any(
+            purpose in purposes and (accepted is None or text in accepted)
+            for purposes, text in session.execute(live)
+        )
 
     @contextmanager
-    def _refusals_recorded(
-        self, tenant_id: str, subject: str, purpose: Purpose, actor: str
+    def refusals_recorded(
+        self, tenant_id: str, subject: str, purpose: Purpose, actor: str = "service"
     ) -> Iterator[None]:
+        """Records a refusal within the block; goes around a transaction, never inside."""
         try:
             yield
         except ConsentMissing:

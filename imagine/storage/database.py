@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,14 @@ from sqlalchemy.types import TypeDecorator
 from imagine.errors import DatabaseUnusable, InvalidInput, MissingExtra
 
 BUSY_TIMEOUT_SECONDS = 30  # how long a writer waits for another writer of the same SQLite file
+_BUSY_TIMEOUT = f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}"
+_LOOK_SECONDS = 0.002  # between two looks whether another process still writes
 _MOST_TOGETHER = 256  # pieces of work that share one commit
+# Connections to a SQLite file that stay open. The library's five are too few for the threads of a
+# server: each one more is opened, prepared and closed again for every request.
+_KEPT_OPEN = 16
+_MORE = 32
+_CACHE_KIB = 512  # of each connection; the pages are in the memory of the system anyway
 Result = TypeVar("Result")
 
 _NAMES = {
@@ -92,7 +100,7 @@ class Database:
     tenth of a second each time, so that with many threads the lock lies idle most of the time. The
     writers of this process therefore queue up before they ask (the median submit of two hundred
     clients on two busy cores took 6.6 s without that and 0.18 s with it, see
-    `tests/service/two_hundred_clients.py`); writers of other processes are waited for by SQLite.
+    `tests/service/two_hundred_clients.py`); for writers of other processes they look often.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -130,8 +138,9 @@ class Database:
         """Do a small piece of work in a transaction that it may share with others who wait.
 
         Returns when it is committed. On SQLite whoever gets the turn does the work of all who wait
-        and commits once, since a commit waits for the disk; each piece keeps to a savepoint of its
-        own, so that one that fails undoes nothing of the others. PostgreSQL does the like itself.
+        and commits once, since a commit waits for the disk; each of several pieces keeps to a
+        savepoint of its own, so that one that fails undoes nothing of the others. PostgreSQL does
+        the like itself.
 
         Raises:
             DatabaseUnusable: as `writing`; and whatever `work` raises.
@@ -161,9 +170,12 @@ class Database:
             del self._pieces[:_MOST_TOGETHER]
         try:
             with self._translated(), self._write_session.begin() as session:
+                if len(pieces) == 1:
+                    pieces[0].do(session)
+                    return
                 for piece in pieces:
                     try:
-                        with session.begin_nested():
+                        with self._translated(), session.begin_nested():
                             piece.do(session)
                     except Exception as error:
                         piece.error = error
@@ -333,8 +345,11 @@ def _sqlite_engine(url: URL) -> Engine:
                 f"The database {url.database} cannot be made: {error.strerror}. "
                 "Choose a folder this user may write to."
             ) from error
+    options: dict[str, Any] = {}
+    if url.database and url.database != ":memory:":
+        options = {"pool_size": _KEPT_OPEN, "max_overflow": _MORE}
     engine = create_engine(
-        url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}
+        url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, **options
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -345,17 +360,44 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
     # Python's sqlite3 would begin transactions by itself, late and not around reads or DDL.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}")
+    cursor.execute(_BUSY_TIMEOUT)
     cursor.execute("PRAGMA journal_mode=WAL")
     # A power cut must not bring back a job that was reported finished, nor a row that was erased.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA secure_delete=ON")
+    cursor.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
     cursor.execute("PRAGMA temp_store=MEMORY")  # sorted rows must not reach a temporary file
     cursor.close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
     kind = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
-    if kind:
+    if kind == "IMMEDIATE":
+        _take_write_lock(connection)
+    elif kind:
         connection.exec_driver_sql(f"BEGIN {kind}")
+
+
+def _take_write_lock(connection: Connection) -> None:
+    """Begin to write; while another process does, look again every few milliseconds.
+
+    SQLite itself would look again after up to a tenth of a second, and for a process that writes
+    beside another one those sleeps become its slowest answers.
+    """
+    give_up = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    plain = connection.connection.driver_connection
+    assert plain is not None
+    plain.execute("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                return
+            except OperationalError as error:
+                code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+                if code != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+            time.sleep(_LOOK_SECONDS)
+    finally:
+        plain.execute(_BUSY_TIMEOUT)

@@ -2,20 +2,28 @@
 
 The zip is plain: whoever holds it needs no key and no software of ours. So it is written only
 where the person asked for it, never to a temporary file. Reading one trusts nothing in it: no
-name of it ever becomes a path, and every size is counted while unpacking.
+name of it ever becomes a path, and every size is counted while unpacking. That somebody passed the
+camera check, or that a reviewer let them through, counts only with the signature of an
+installation we trust, over this very face; that a face waits for a reviewer always counts.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 import json
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import IO, Any, get_type_hints
+from typing import IO, Any, cast, get_type_hints
 
 import numpy as np
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
@@ -33,6 +41,7 @@ from imagine.storage.people import (
     report_of,
 )
 from imagine.storage.tables import ID_LENGTH
+from imagine.storage.verified import Standing, Standings
 
 EXPORT_FORMAT = "imagine export 1"
 INDEX = "index.json"
@@ -64,12 +73,30 @@ class Porter:
         consents: ConsentBook,
         record_event: RecordEvent,
         log_entries: LogEntries,
+        standings: Standings,
+        signing_key: Ed25519PrivateKey,
+        trusted_keys: Sequence[Ed25519PublicKey] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        """Be ready to carry.
+
+        Args:
+            people: who is carried.
+            consents: what they agreed to.
+            record_event: the audit log.
+            log_entries: what the log says of them.
+            standings: verified or not, waiting for a reviewer or not.
+            signing_key: signs the standings that leave; what it signed is believed again.
+            trusted_keys: of other installations whose word on a standing is taken.
+            clock: the time, with a zone.
+        """
         self._people = people
         self._consents = consents
         self._record_event = record_event
         self._log_entries = log_entries
+        self._standings = standings
+        self._signing_key = signing_key
+        self._trusted_keys = (signing_key.public_key(), *trusted_keys)
         self._clock = clock
 
     def export_person(
@@ -135,6 +162,7 @@ class Porter:
             "photos": photos,
             "consents": consents,
             "face": None,
+            "standing": None,
         }
         if facts.encoder is not None:
             face = self._people.read_identity(
@@ -146,13 +174,20 @@ class Porter:
                 "embeddings": face.embeddings,
                 "embedding": face.embedding,
             }
-            archive.writestr(member, save_arrays(arrays))
+            packed = save_arrays(arrays)
+            archive.writestr(member, packed)
             told["face"] = {
                 "file": member,
                 "fingerprint": face.fingerprint,
                 "reports": [asdict(report) for report in face.reports],
             }
+            told["standing"] = self._export_standing(tenant_id, facts.id, packed)
         return told
+
+    def _export_standing(self, tenant_id: str, identity_id: str, face: bytes) -> dict[str, object]:
+        standing = self._standings.of(tenant_id, identity_id)
+        signature = self._signing_key.sign(_standing_words(standing, face))
+        return {**_standing_facts(standing), "signature": base64.b64encode(signature).decode()}
 
     def _export_images(
         self, tenant_id: str, person_id: str, archive: zipfile.ZipFile, actor: str
@@ -199,6 +234,10 @@ class Porter:
         with _Archive(file, limits) as archive:
             plan = _read_plan(archive)
             self._consents.check_form(consent)
+            not_believed = sum(
+                one.standing != Standing() and not self._believes(one, archive)
+                for one in plan.identities
+            )
             person_id = self._people.add_person(tenant_id, plan.name)
             identities = {
                 identity.old_id: self._import_identity(
@@ -216,7 +255,11 @@ class Porter:
                     recipe=image.recipe,
                     identity_id=identities.get(image.old_identity_id or ""),
                 )
-        details = {"identities": len(plan.identities), "images": len(plan.images)}
+        details = {
+            "identities": len(plan.identities),
+            "images": len(plan.images),
+            "standings_not_believed": not_believed,
+        }
         self._record_event("person.imported", person_id, details, tenant_id=tenant_id, actor=actor)
         return person_id
 
@@ -239,7 +282,25 @@ class Porter:
             face = _read_face(archive, plan.face)
             model, licence = plan.face.model, plan.face.licence
             self._people.enrol(tenant_id, made.id, face, model, licence, actor)
+        standing = plan.standing
+        if not self._believes(plan, archive):
+            standing = Standing(held_at=standing.held_at)
+        if standing != Standing():
+            self._standings.take_over(tenant_id, made.id, standing)
         return made.id
+
+    def _believes(self, plan: _IdentityPlan, archive: _Archive) -> bool:
+        """Whether an installation we trust signed how this very face stands."""
+        if plan.face is None:
+            return False
+        words = _standing_words(plan.standing, archive.read(plan.face.member))
+        for key in self._trusted_keys:
+            try:
+                key.verify(plan.signature, words)
+            except InvalidSignature:
+                continue
+            return True
+        return False
 
 
 class _Archive:
@@ -312,6 +373,8 @@ class _IdentityPlan:
     expires_at: datetime | None
     photos: tuple[tuple[str, str], ...]  # member, media type
     face: _FacePlan | None
+    standing: Standing
+    signature: bytes  # of the standing and the face
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,12 +441,16 @@ def _identity_plan(facts: dict[str, Any]) -> _IdentityPlan:
             reports=tuple(report_of(report) for report in facts["face"]["reports"]),
         )
     expires_at = facts["expires_at"]
+    told = facts.get("standing")  # archives of before there were any have none
+    standing, signature = (Standing(), b"") if told is None else _standing(told)
     return _IdentityPlan(
         old_id=_text(facts["id"], ID_LENGTH),
         name=_text(facts["name"], MAX_NAME_CHARACTERS),
         expires_at=None if expires_at is None else _moment(expires_at),
         photos=tuple((_text(p["file"], 200), _media_type(p)) for p in facts["photos"]),
         face=face,
+        standing=standing,
+        signature=signature,
     )
 
 
@@ -427,6 +494,35 @@ def _read_face(archive: _Archive, plan: _FacePlan) -> Identity:
         reports=plan.reports,
         fingerprint=plan.fingerprint,
     )
+
+
+def _standing(told: dict[str, Any]) -> tuple[Standing, bytes]:
+    moments = {
+        name: None if told[name] is None else _moment(told[name])
+        for name in ("verified_at", "held_at", "cleared_at")
+    }
+    try:
+        signature = base64.b64decode(_text(told["signature"], 100), validate=True)
+    except binascii.Error as error:
+        raise ValueError("signature") from error
+    return Standing(**moments), signature
+
+
+def _standing_facts(standing: Standing) -> dict[str, object]:
+    return {
+        name: None if moment is None else moment.isoformat()
+        for name, moment in asdict(standing).items()
+    }
+
+
+def _standing_words(standing: Standing, face: bytes) -> bytes:
+    """What is signed: how somebody stands, bound to the very face that was looked at."""
+    facts = {
+        "format": "imagine standing 1",
+        "face_sha256": hashlib.sha256(face).hexdigest(),
+        **_standing_facts(standing),
+    }
+    return rfc8785.dumps(cast("dict[str, str]", facts))
 
 
 def _recipe(facts: dict[str, Any]) -> Recipe:

@@ -277,8 +277,19 @@ class JobStore:
         self._lease_duration = lease_duration
         self._on_end = on_end
 
-    def submit(self, new: NewJob, within: Session | None = None) -> Submission:
+    def submit(
+        self,
+        new: NewJob,
+        within: Session | None = None,
+        also: Callable[[Session], object] = lambda session: None,
+    ) -> Submission:
         """Accept a job; when this returns (and `within`, if given, commits) it is kept.
+
+        Args:
+            new: what somebody asks for.
+            within: a writing session to take part in.
+            also: what is done in the same transaction if the job is a new one; what it raises
+                undoes the job.
 
         Raises:
             InvalidInput: a field is malformed or too large.
@@ -293,6 +304,7 @@ class JobStore:
             while True:
                 job = self._inserted(session, values)
                 if job is not None:
+                    also(session)
                     return Submission(job, is_repeat=False)
                 earlier = self._same_key(session, new)
                 if earlier is not None:
@@ -349,6 +361,12 @@ class JobStore:
             )
         with self._database.reading() as session:
             return [_job(row) for row in session.execute(chosen)]
+
+    def waiting(self, tenant_id: str) -> int:
+        """How many jobs of a tenant wait; only they are looked at, however many have ended."""
+        mine = select(func.count()).where(_WAITING, _JOBS.c.tenant_id == tenant_id)
+        with self._database.reading() as session:
+            return session.scalar(mine) or 0
 
     def counts(self, tenant_id: str | None = None) -> dict[JobState, int]:
         """How many jobs stand in each state."""
@@ -497,22 +515,32 @@ class JobStore:
             return set(leases) - {Lease(*row) for row in session.execute(wanted)}
 
     def finish(
-        self, lease: Lease, result: Mapping[str, object], within: Session | None = None
+        self,
+        lease: Lease,
+        result: Mapping[str, object],
+        within: Session | None = None,
+        also: Callable[[Session], object] = lambda session: None,
     ) -> JobState:
         """End a job well, once; a job that was canceled meanwhile ends as canceled.
-
-        To keep pictures exactly when the job succeeds, call this first in a writing session,
-        store what belongs to them in the same one (`within`) if it says SUCCEEDED, then commit.
 
         Args:
             lease: from the claim.
             result: ids and figures as JSON; nothing that shows or names somebody.
             within: a writing session to take part in.
+            also: what is done in the same transaction if the job succeeds, such as keeping its
+                pictures; what it raises leaves the job as it was.
 
         Raises:
             LeaseLost: the job is another worker's, has ended or is gone; nothing was changed.
         """
-        return self._end(lease, JobState.SUCCEEDED, within, result=dict(result))
+
+        def finished(session: Session) -> JobState:
+            state = self._end(lease, JobState.SUCCEEDED, session, result=dict(result))
+            if state is JobState.SUCCEEDED:
+                also(session)
+            return state
+
+        return self._database.write(finished) if within is None else finished(within)
 
     def fail(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from imagine.core import Identity, PhotoReport, PhotoVerdict, Recipe
-from imagine.errors import InvalidInput, NotStored
+from imagine.errors import ConsentMissing, InvalidInput, NotStored
 from imagine.storage.consent import ConsentBook, Purpose, has_live_tick
 from imagine.storage.database import Database, new_id, utc_now
 from imagine.storage.events import RecordEvent
@@ -91,6 +91,135 @@ class ImageFacts:
     created_at: datetime
 
 
+# Numbers of audit entries whose pictures are going: how they looked shall be kept nowhere.
+ForgetLooks = Callable[[Sequence[int]], object]
+
+
+class NewImages:
+    """Pictures of one tenant on their way into the store; `PeopleStore.new_images` makes one."""
+
+    def __init__(
+        self,
+        tenant_id: str,
+        vault: Vault,
+        consents: ConsentBook,
+        clock: Callable[[], datetime],
+        forget_looks: ForgetLooks = lambda records: None,
+    ) -> None:
+        self._forget_looks = forget_looks
+        self._tenant_id = tenant_id
+        self._vault = vault
+        self._consents = consents
+        self._clock = clock
+        self._rows: list[ImageRow] = []
+        self.are_kept = False
+        self.refused: str | None = None  # identity whose consent was found to have ended
+
+    def add(
+        self,
+        person_id: str,
+        data: bytes,
+        media_type: str,
+        size: tuple[int, int],
+        recipe: Recipe | None = None,
+        identity_id: str | None = None,
+        job_id: str | None = None,
+        record: int | None = None,
+        perceptual_hash: str | None = None,
+        beside_id: str | None = None,
+        image_id: str | None = None,
+    ) -> str:
+        """Seal a finished picture, store its file and return its id.
+
+        Args:
+            person_id: who asked for it.
+            data: the marked file.
+            media_type: of the file.
+            size: width, height in pixels.
+            recipe: how it was made; sealed, since it holds the prompt.
+            identity_id: who is shown; None for nobody in particular.
+            job_id: the job that made it.
+            record: number of the audit entry its marks lead to; None when it was made elsewhere.
+            perceptual_hash: 64 hex digits, by which near duplicates are found.
+            beside_id: who is shown beside them; they must have consented too.
+            image_id: a name that nothing has yet; None makes one.
+
+        Raises:
+            ConsentMissing: consent ended while the picture was made; nothing was stored.
+            InvalidInput: empty, or of another media type.
+            NotStored: this tenant has no such identity or person.
+            DataKeyDestroyed: whoever is shown was erased.
+        """
+        _check_media(data, media_type)
+        tenant_id, image_id = self._tenant_id, image_id or new_id("image")
+        owner_id = identity_id or person_id
+        # Refused before anything is sealed or written.
+        for shown in (identity_id, beside_id):
+            if shown is not None:
+                self._consents.grant(tenant_id, shown, Purpose.GENERATE)
+        if identity_id is None:
+            self._consents.grant_person(tenant_id, person_id, Purpose.OWN_ACCESS)
+        sealed_recipe = None
+        if recipe is not None:
+            told = json.dumps(asdict(recipe)).encode()
+            sealed_recipe = self._vault.seal(tenant_id, owner_id, f"{image_id}/recipe", told)
+        row = ImageRow(
+            tenant_id=tenant_id,
+            id=image_id,
+            person_id=person_id,
+            identity_id=identity_id,
+            key_owner_id=owner_id,
+            job_id=job_id,
+            media_type=media_type,
+            byte_count=len(data),
+            width=size[0],
+            height=size[1],
+            created_at=self._clock(),
+            record=record,
+            perceptual_hash=perceptual_hash,
+            beside_id=beside_id,
+            sealed_recipe=sealed_recipe,
+        )
+        self._rows.append(row)  # before its file, so that half a file is dropped too
+        self._vault.put(tenant_id, owner_id, Kind.IMAGE, image_id, data)
+        return image_id
+
+    def keep(self, session: Session) -> None:
+        """Store the rows in a write transaction in which everybody shown still agrees.
+
+        Raises:
+            ConsentMissing: consent ended while the pictures were made.
+            NotStored: no such person or identity, or not of one another.
+        """
+        for row in self._rows:
+            self._check(session, row)
+        session.add_all(self._rows)
+        session.flush()
+        self.are_kept = True
+
+    def drop(self) -> None:
+        """Delete the files; nobody ever had the pictures."""
+        records = [row.record for row in self._rows if row.record is not None]
+        if records:
+            self._forget_looks(records)
+        for row in self._rows:
+            self._vault.delete(self._tenant_id, row.key_owner_id, Kind.IMAGE, row.id)
+
+    def _check(self, session: Session, row: ImageRow) -> None:
+        if row.identity_id is None:
+            _person(session, self._tenant_id, row.person_id)
+            return
+        self.refused = row.identity_id
+        owner = (self._tenant_id, row.identity_id)
+        identity, _ = self._consents.allowed_within(session, *owner, Purpose.GENERATE)
+        if identity.person_id != row.person_id:
+            raise NotStored(f"Person {row.person_id!r} has no identity {row.identity_id!r}.")
+        if row.beside_id is not None:
+            self.refused = row.beside_id
+            self._consents.allowed_within(session, self._tenant_id, row.beside_id, Purpose.GENERATE)
+        self.refused = None
+
+
 class PeopleStore:
     """The people of all tenants and what belongs to them."""
 
@@ -101,12 +230,15 @@ class PeopleStore:
         consents: ConsentBook,
         record_event: RecordEvent,
         clock: Callable[[], datetime] = utc_now,
+        forget_looks: ForgetLooks = lambda records: None,
     ) -> None:
+        """Keep people; `forget_looks` is told of pictures that are going, and may be told twice."""
         self._database = database
         self._vault = vault
         self._consents = consents
         self._record_event = record_event
         self._clock = clock
+        self._forget_looks = forget_looks
 
     # People
 
@@ -298,16 +430,18 @@ class PeopleStore:
             DataKeyDestroyed: it was erased a moment ago.
         """
         now = self._clock()
-        with self._consents.allowed(tenant_id, identity_id, purpose, actor) as (_, row, grant):
+
+        # A write transaction, so that a withdrawal waits for its end, or came before and is seen.
+        def look(session: Session) -> tuple[bytes, bytes, str, Grant]:
+            row, grant = self._consents.allowed_within(session, tenant_id, identity_id, purpose)
             if row.sealed_embeddings is None or row.sealed_facts is None or row.encoder is None:
                 raise NotStored(f"Identity {identity_id} is a draft without a face. Enrol it.")
-            sealed_embeddings, sealed_facts, encoder = (
-                row.sealed_embeddings,
-                row.sealed_facts,
-                row.encoder,
-            )
             if purpose == Purpose.GENERATE and now - row.last_used_at > _USED_AGAIN:
                 row.last_used_at = now
+            return row.sealed_embeddings, row.sealed_facts, row.encoder, grant
+
+        with self._consents.refusals_recorded(tenant_id, identity_id, purpose, actor):
+            sealed_embeddings, sealed_facts, encoder, grant = self._database.write(look)
         details = {"purpose": purpose.value}
         self._record_event("identity.read", identity_id, details, tenant_id=tenant_id, actor=actor)
         arrays = load_arrays(
@@ -391,6 +525,31 @@ class PeopleStore:
 
     # Pictures
 
+    @contextmanager
+    def new_images(self, tenant_id: str) -> Iterator[NewImages]:
+        """Finished pictures to be stored all together, or not at all.
+
+        Within the block add them, then have `NewImages.keep` called in a write transaction. When
+        the block ends without that, or with an error, their files are deleted. A process that dies
+        in between leaves sealed files without rows; erasure finds them, because it deletes by name.
+        """
+        images = NewImages(tenant_id, self._vault, self._consents, self._clock, self._forget_looks)
+        try:
+            yield images
+        except BaseException as error:
+            images.drop()
+            if isinstance(error, ConsentMissing) and images.refused is not None:
+                # Not before the transaction that was refused has ended: the log needs its lock.
+                with self._consents.refusals_recorded(tenant_id, images.refused, Purpose.GENERATE):
+                    raise
+            raise
+        if not images.are_kept:
+            images.drop()
+
+    def drop_image_file(self, tenant_id: str, identity_id: str, image_id: str) -> None:
+        """Delete the file of a picture that was never kept; no row may name it."""
+        self._vault.delete(tenant_id, identity_id, Kind.IMAGE, image_id)
+
     def add_image(
         self,
         tenant_id: str,
@@ -401,61 +560,12 @@ class PeopleStore:
         recipe: Recipe | None = None,
         identity_id: str | None = None,
         job_id: str | None = None,
-        record: int | None = None,
-        perceptual_hash: str | None = None,
-        beside_id: str | None = None,
     ) -> str:
-        """Store a finished picture and return its id.
-
-        Args:
-            tenant_id: whose.
-            person_id: who asked for it.
-            data: the marked file.
-            media_type: of the file.
-            size: width, height in pixels.
-            recipe: how it was made; sealed, since it holds the prompt.
-            identity_id: who is shown; None for nobody in particular.
-            job_id: the job that made it.
-            record: number of the audit entry its marks lead to; None when it was made elsewhere.
-            perceptual_hash: 64 hex digits, by which near duplicates are found.
-            beside_id: who is shown beside them; they must have consented too.
-
-        Raises:
-            ConsentMissing: consent ended while the picture was made; nothing was stored.
-            InvalidInput: empty, or of another media type.
-            NotStored: no such person or identity, or not of one another.
-        """
-        _check_media(data, media_type)
-        image_id, owner_id = new_id("image"), identity_id or person_id
-        row = ImageRow(
-            tenant_id=tenant_id,
-            id=image_id,
-            person_id=person_id,
-            identity_id=identity_id,
-            key_owner_id=owner_id,
-            job_id=job_id,
-            media_type=media_type,
-            byte_count=len(data),
-            width=size[0],
-            height=size[1],
-            created_at=self._clock(),
-            record=record,
-            perceptual_hash=perceptual_hash,
-            beside_id=beside_id,
-        )
-        if beside_id is not None:
-            self._consents.grant(tenant_id, beside_id, Purpose.GENERATE)
-        with self._image_may_be_stored(row):
-            pass  # refused before anything is sealed or written
-        if recipe is not None:
-            told = json.dumps(asdict(recipe)).encode()
-            row.sealed_recipe = self._vault.seal(tenant_id, owner_id, f"{image_id}/recipe", told)
-        with (
-            self._blob(tenant_id, owner_id, Kind.IMAGE, image_id, data),
-            self._image_may_be_stored(row) as session,
-        ):
-            session.add(row)
-        return image_id
+        """Store a finished picture and return its id. Arguments and errors as `NewImages.add`."""
+        with self.new_images(tenant_id) as images:
+            made = images.add(person_id, data, media_type, size, recipe, identity_id, job_id)
+            self._database.write(images.keep)
+        return made
 
     def images(
         self, tenant_id: str, person_id: str | None = None, job_id: str | None = None
@@ -512,7 +622,23 @@ class PeopleStore:
         """
         row = self._row(ImageRow, tenant_id, image_id)
         self._vault.delete(tenant_id, row.key_owner_id, Kind.IMAGE, image_id)
+        if row.record is not None:
+            self._forget_looks([row.record])
         self._delete_row(ImageRow, tenant_id, image_id)
+
+    def forget_looks_of(self, tenant_id: str, subject_id: str) -> int:
+        """Have it forgotten how the pictures of an identity or person look; for `Eraser`.
+
+        Returns:
+            How many pictures there were. Those that are kept passed to another key before.
+        """
+        wanted = (ImageRow.tenant_id == tenant_id, ImageRow.key_owner_id == subject_id)
+        with self._database.reading() as session:
+            found = session.scalars(select(ImageRow.record).where(*wanted))
+            records = [record for record in found if record is not None]
+        if records:
+            self._forget_looks(records)
+        return len(records)
 
     def has_record(self, tenant_id: str, identity_id: str, record: int) -> bool:
         """Whether a picture of this identity leads to this audit entry."""
@@ -558,19 +684,6 @@ class PeopleStore:
                         tenant_id, row.person_id, f"{row.id}/recipe", recipe
                     )
         return len(rows)
-
-    @contextmanager
-    def _image_may_be_stored(self, row: ImageRow) -> Iterator[Session]:
-        if row.identity_id is None:
-            with self._database.writing() as session:
-                _person(session, row.tenant_id, row.person_id)
-                yield session
-            return
-        allowed = self._consents.allowed(row.tenant_id, row.identity_id, Purpose.GENERATE)
-        with allowed as (session, identity, _):
-            if identity.person_id != row.person_id:
-                raise NotStored(f"Person {row.person_id!r} has no identity {row.identity_id!r}.")
-            yield session
 
     @contextmanager
     def _blob(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -392,7 +392,7 @@ class ReviewStore:
             created_at=now,
             due_at=new.due_at or (now + DUE[new.queue] if new.queue in DUE else None),
         )
-        self._complete(row)
+        self._complete(row, within)
         if new.note:
             assert row.owner_id is not None
             row.sealed_note = self._vault.seal(
@@ -406,11 +406,11 @@ class ReviewStore:
             self._write(session, "queued", review, new.filed_by or "service", details)
         return review
 
-    def add_all(self, news: Sequence[NewReview]) -> list[Review]:
+    def add_all(self, news: Sequence[NewReview], within: Session | None = None) -> list[Review]:
         """Several reviews together, or none of them. Arguments and errors as `add`."""
         if not news:
             return []
-        with self._database.writing() as session:
+        with self._writing(within) as session:
             return [self.add(new, within=session) for new in news]
 
     def get(self, tenant_id: str, review_id: str) -> Review:
@@ -756,11 +756,11 @@ class ReviewStore:
             session.execute(delete(ActRow).where(*done))
         return len(pictures) + len(reviews)
 
-    def _complete(self, row: ReviewRow) -> None:
+    def _complete(self, row: ReviewRow, within: Session | None) -> None:
         """Fill in what the picture of a new review says of it."""
         if row.image_id is not None and row.withheld_id is not None:
             raise InvalidInput("A review is about an image or a withheld picture, not both.")
-        with self._database.reading() as session:
+        with self._database.reading() if within is None else nullcontext(within) as session:
             if row.image_id is not None:
                 image = session.get(ImageRow, (row.tenant_id, row.image_id))
                 if image is None:

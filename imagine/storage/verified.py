@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import JSON, ColumnElement, String, delete, select
+from sqlalchemy import JSON, ColumnElement, String, and_, case, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from imagine.errors import NotStored
@@ -122,16 +123,37 @@ class Standings:
         self._shares = (unverified_share, verified_share)
         self._clock = clock
 
-    def of(self, tenant_id: str, identity_id: str) -> Standing:
+    def of(self, tenant_id: str, identity_id: str, within: Session | None = None) -> Standing:
         """How an identity stands; one that nothing is known of is unverified.
+
+        Args:
+            tenant_id: whose.
+            identity_id: which one.
+            within: a session to look in; None looks in one of its own.
 
         Raises:
             NotStored: this tenant has no such identity.
         """
-        with self._database.reading() as session:
-            _check_identity(session, tenant_id, identity_id)
-            row = session.get(StandingRow, (tenant_id, identity_id))
-            return Standing() if row is None else _standing(row)
+        if within is None:
+            with self._database.reading() as session:
+                return self.of(tenant_id, identity_id, session)
+        mine = and_(
+            StandingRow.tenant_id == IdentityRow.tenant_id, StandingRow.id == IdentityRow.id
+        )
+        chosen = (
+            select(StandingRow.verified_at, StandingRow.held_at, StandingRow.cleared_at)
+            .select_from(IdentityRow)
+            .outerjoin(StandingRow, mine)
+            .where(
+                IdentityRow.tenant_id == tenant_id,
+                IdentityRow.id == identity_id,
+                IdentityRow.state != IdentityState.ERASING,
+            )
+        )
+        found = within.execute(chosen).one_or_none()
+        if found is None:
+            raise NotStored(f"There is no identity {identity_id!r} here.")
+        return Standing(*found)
 
     def sample_rate(self, tenant_id: str, identity_id: str) -> float:
         """Share of the pictures of an identity that people look at, 0 to 1.
@@ -168,6 +190,17 @@ class Standings:
             row = _locked(session, tenant_id, identity_id)
             row.verified_at = self._clock()
             return _standing(row)
+
+    def take_over(self, tenant_id: str, identity_id: str, standing: Standing) -> None:
+        """Put a standing on record as it was elsewhere; for imports, which know whom to trust.
+
+        Raises:
+            NotStored: this tenant has no such identity.
+        """
+        with self._database.writing() as session:
+            row = _locked(session, tenant_id, identity_id)
+            row.verified_at, row.held_at = standing.verified_at, standing.held_at
+            row.cleared_at = standing.cleared_at
 
     def waiting(self, tenant_id: str | None = None) -> list[tuple[str, str]]:
         """Tenant and id of every identity that waits for a reviewer, longest first."""
@@ -250,30 +283,36 @@ class Standings:
 
     # Daily counts
 
-    def take_pictures(self, tenant_id: str, counted_for: str, pictures: int, most: int) -> bool:
-        """Count pictures of today (UTC) if all of them are within `most`; else count none."""
-        day = self._clock().strftime("%Y-%m-%d")
+    def take_pictures(
+        self,
+        tenant_id: str,
+        counted_for: str,
+        pictures: int,
+        most: int,
+        within: Session | None = None,
+    ) -> bool:
+        """Count pictures of today (UTC) if all of them are within `most`; else count none.
+
+        With `within`, a writing session, they are counted only if that commits.
+        """
+        if pictures > most:
+            return False
+        table, day = PictureCountRow, self._clock().strftime("%Y-%m-%d")
+        used = case((table.day == day, table.pictures), else_=0)
+        dialect = sqlite if self._database.is_sqlite else postgresql
+        new = dialect.insert(table).values(
+            tenant_id=tenant_id, id=counted_for, day=day, pictures=pictures
+        )
+        counting = new.on_conflict_do_update(
+            index_elements=["tenant_id", "id"],
+            set_={"day": day, "pictures": used + pictures},
+            where=used + pictures <= most,
+        ).returning(table.pictures)
 
         def taken(session: Session) -> bool:
-            key = (tenant_id, counted_for)
-            row = session.get(PictureCountRow, key, with_for_update=True)
-            if row is None:
-                row = PictureCountRow(tenant_id=tenant_id, id=counted_for, day=day, pictures=0)
-                session.add(row)
-            used = row.pictures if row.day == day else 0
-            if used + pictures > most:
-                return False
-            row.day, row.pictures = day, used + pictures
-            return True
+            return session.execute(counting).one_or_none() is not None
 
-        return self._database.write(taken)
-
-    def give_back_pictures(self, tenant_id: str, counted_for: str, pictures: int) -> None:
-        """Pictures that were counted and will not be made after all."""
-        with self._database.writing() as session:
-            row = session.get(PictureCountRow, (tenant_id, counted_for), with_for_update=True)
-            if row is not None:
-                row.pictures = max(0, row.pictures - pictures)
+        return self._database.write(taken) if within is None else taken(within)
 
     def now(self) -> float:
         """Seconds of the clock by which challenges are issued."""

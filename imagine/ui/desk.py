@@ -16,7 +16,7 @@ import gradio as gr
 from imagine.errors import ImagineError, NotStored
 from imagine.ui.sessions import COOKIE, Sessions
 from imagine.ui.studio import Studio
-from imagine.ui.words import Words, preferred_language
+from imagine.ui.words import Spoken, Words, preferred_language
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Visitor:
     words: Words
 
 
-class SessionOver(NotStored):
+class SessionOver(Spoken, NotStored):
     """The session is over, or there never was one; says so in the visitor's language."""
 
 
@@ -83,8 +83,7 @@ class Desk:
 
 def sorry(error: ImagineError, words: Words, outputs: int) -> Any:
     """The message in the first output, everything else as it is."""
-    said = str(error) if isinstance(error, SessionOver) else words.error(error)
-    message = note(said, "bad")
+    message = note(words.error(error), "bad")
     return message if outputs == 1 else (message, *[gr.skip()] * (outputs - 1))
 
 

@@ -8,15 +8,15 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from imagine.core import Recipe
-from imagine.errors import ConsentMissing, InvalidInput
+from imagine.core import SQUARE, Recipe
+from imagine.errors import InvalidInput
 from imagine.traits import TRAITS
 from imagine.ui.desk import Visitor, note
-from imagine.ui.me import name_of
+from imagine.ui.me import NotAgreed, has_ended, name_of
 from imagine.ui.regions import button
 from imagine.ui.studio import Moment, OpenWish, PictureCard, Stage
 from imagine.ui.styles import STYLES
-from imagine.ui.words import Words, grade, table
+from imagine.ui.words import Spoken, Words, grade, table
 
 # Places, faces, clothes and looks that the small model's training captions know.
 EXAMPLES = (
@@ -26,16 +26,19 @@ EXAMPLES = (
     "close-up with a serious face, under studio lights",
     "smiling in a forest, wearing a green t-shirt",
 )
+_FIRST_EXAMPLES = 2
 Number = TypeVar("Number", int, float)
 MORE_LIKE_ME = 0.15  # added to the likeness by one press
 KEEP = "keep"  # the choice of a trait that is neither left alone nor changed
 NOBODY = ""  # the choice of nobody on the right
 # The fields of the form in the order they are handed over; `Form` holds them.
 FIELDS = (
-    "prompt", "style", "count", "likeness", "steps", "guidance", "seed", "best_of", "left", "right",
+    "prompt", "style", "shape", "count", "likeness", "steps", "guidance", "seed", "best_of",
+    "left", "right",
     *(f"trait_{trait}" for trait in TRAITS),
 )  # fmt: skip
 _GRADES = {"looks": "good", "something": "some", "not": "poor", "copy": "some", "no_face": "poor"}
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".webp": "WebP"}
 _ICONS = {
     "star": "M12 3.500l2.700 5.600 6.100.800-4.500 4.200 1.100 6.100L12 17.200l-5.400 3 1.100-6.100"
     "-4.500-4.200 6.100-.800z",
@@ -44,20 +47,29 @@ _ICONS = {
 }
 
 
+class FormIncomplete(Spoken, InvalidInput):
+    """Something of the form is missing or no number; says so in the visitor's language."""
+
+
 def examples_html(words: Words) -> str:
-    """Wishes to begin with."""
+    """Wishes to begin with: a few, and the others at a press."""
     chips = "".join(
-        f'<button type="button" class="chip" data-js="example" lang="en">{escape(example)}</button>'
-        for example in EXAMPLES
+        f'<button type="button" class="chip" data-js="example" lang="en"'
+        f"{' hidden' if number >= _FIRST_EXAMPLES else ''}>{escape(example)}</button>"
+        for number, example in enumerate(EXAMPLES)
     )
-    said = escape(words("wish.examples"))
-    return f'<p class="examples"><span class="muted">{said}</span> {chips}</p>'
+    said, more = escape(words("wish.examples")), escape(words("wish.more_examples"))
+    return (
+        f'<p class="examples"><span class="muted">{said}</span> {chips}'
+        f'<button type="button" class="chip more" data-js="more-examples">{more}</button></p>'
+    )
 
 
 def style_search_html(words: Words) -> str:
     """Finds a style by its name; the script hides the others."""
     label = escape(words("style.search"))
     return (
+        f'<p class="finder-head" aria-hidden="true">{escape(words("wish.style"))}</p>'
         f'<input type="search" id="style-search" data-finds="style" placeholder="{label}" '
         f'aria-label="{label}" autocomplete="off">'
     )
@@ -66,6 +78,29 @@ def style_search_html(words: Words) -> str:
 def style_choices(words: Words, styles: tuple[str, ...]) -> list[tuple[str, str]]:
     """Names for people, ids for us."""
     return [(words(f"style.{style}"), style) for style in styles]
+
+
+def shape_choices(words: Words, shapes: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Aspect ratios in words: square, portrait, landscape."""
+    return [(shape_name(shape, words), shape) for shape in shapes]
+
+
+def shape_name(aspect_ratio: str, words: Words) -> str:
+    """What a shape is called, with its ratio where it is no square."""
+    across, down = (int(part) for part in aspect_ratio.split(":"))
+    if across == down:
+        return words("shape.square")
+    kind = "portrait" if across < down else "landscape"
+    return words(f"shape.{kind}", ratio=aspect_ratio)
+
+
+def shape_shown(visitor: Visitor, beside: str | None = None) -> dict[str, Any]:
+    """The choice of a shape, where the model draws more than one; two people have no choice."""
+    shapes = visitor.studio.limits.shapes
+    chosen = {"value": SQUARE} if beside else {}
+    shown = len(shapes) > 1 and not beside
+    choices = shape_choices(visitor.words, shapes)
+    return {"shape": gr.update(choices=choices, visible=shown, **chosen)}
 
 
 def trait_choices(trait: str, words: Words) -> list[tuple[str, str]]:
@@ -94,6 +129,7 @@ def people_choices(visitor: Visitor) -> dict[str, Any]:
     first = at_desk.id if at_desk is not None else (people[0][1] if people else None)
     several = len(people) > 1
     return {
+        **shape_shown(visitor),
         "left": gr.update(choices=people, value=first if people else None),
         "together": gr.update(visible=several),
         "right": gr.update(
@@ -132,7 +168,16 @@ def results_html(moment: Moment | None, words: Words) -> str:
     if moment is None or not moment.pictures:
         return f'<p class="muted empty">{escape(words("draw.none"))}</p>'
     cards = "".join(picture_html(card, words) for card in moment.pictures)
-    return f'<div class="pictures">{cards}</div>'
+    return f'<p class="row bulk">{format_html(words)}</p><div class="pictures">{cards}</div>'
+
+
+def format_html(words: Words) -> str:
+    """What kind of file a download is; the script remembers it and puts it into the addresses."""
+    options = "".join(
+        f'<option value="{suffix}">{name}</option>' for suffix, name in _FORMATS.items()
+    )
+    label = escape(words("picture.format"))
+    return f'<label class="format">{label} <select data-format>{options}</select></label>'
 
 
 def picture_html(card: PictureCard, words: Words, chooser: str = "") -> str:
@@ -155,7 +200,8 @@ def picture_html(card: PictureCard, words: Words, chooser: str = "") -> str:
 <button type="button" class="small second" data-js="compare"
  data-id="{card.id}">{escape(words("picture.compare"))}</button>
 <a class="small second icon" href="/private/pictures/{card.id}?download=1" download
- aria-label="{download}" title="{download}">{_icon("download")}</a>
+ data-js="download" data-id="{card.id}" aria-label="{download}"
+ title="{download}">{_icon("download")}</a>
 {_icon_button("delete", card.id, words("picture.delete"))}
 {chooser}</p>
 <details><summary>{escape(words("picture.recipe"))} · {seed}</summary>
@@ -213,10 +259,17 @@ def recipe_html(recipe: Recipe, words: Words) -> str:
         (words("recipe.likeness"), f"{100 * recipe.likeness:.0f}"),
         (words("wish.steps"), str(recipe.num_inference_steps)),
         (words("wish.guidance"), f"{recipe.guidance_scale:g}"),
+        *_shape_row(recipe, words),
         (words("recipe.model"), f"{recipe.backend} {recipe.model_revision}"),
     ]
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows)
     return f'<dl class="recipe">{items}</dl>'
+
+
+def _shape_row(recipe: Recipe, words: Words) -> list[tuple[str, str]]:
+    if recipe.aspect_ratio == SQUARE:
+        return []
+    return [(words("wish.shape"), shape_name(recipe.aspect_ratio, words))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +287,7 @@ class Form:
         best_of: candidates a picture.
         left: id of who is drawn; None or empty is whoever is at the desk.
         right: id of who stands beside; None or empty is nobody.
+        shape: an aspect ratio; None or empty is a square.
         traits: one choice for each of `TRAITS`: empty, `KEEP`, or a value.
     """
 
@@ -247,6 +301,7 @@ class Form:
     best_of: float | None = 1
     left: str | None = None
     right: str | None = None
+    shape: str | None = SQUARE
     traits: tuple[str | None, ...] = ()
 
 
@@ -258,7 +313,7 @@ def read_form(words: Words, form: Form) -> OpenWish:
     """
     prompt = (form.prompt or "").strip()
     if not prompt:
-        raise InvalidInput(words("wish.empty"))
+        raise FormIncomplete(words("wish.empty"))
     suffix = STYLES.get(form.style or "plain", "")
     chosen = {trait: value for trait, value in zip(TRAITS, form.traits, strict=False) if value}
     return OpenWish(
@@ -273,6 +328,7 @@ def read_form(words: Words, form: Form) -> OpenWish:
         change={trait: value for trait, value in chosen.items() if value != KEEP},
         person=form.left or None,
         beside=form.right or None,
+        aspect_ratio=form.shape or SQUARE,
     )
 
 
@@ -285,7 +341,7 @@ def _number(words: Words, name: str, typed: str | None, kind: type[Number]) -> N
         return kind(text)
     except ValueError as error:
         said = words("wish.not_a_number", name=words(name), typed=text[:20])
-        raise InvalidInput(said) from error
+        raise FormIncomplete(said) from error
 
 
 def begin(visitor: Visitor, *values: Any) -> dict[str, Any]:
@@ -299,10 +355,15 @@ def begin_wish(visitor: Visitor, wish: OpenWish) -> dict[str, Any]:
     """As `begin`, for a wish that is complete."""
     words, studio = visitor.words, visitor.studio
     if not studio.people():
-        raise ConsentMissing(words("wish.nobody"))
+        raise NotAgreed(words("wish.nobody"))
     if wish.person is None and studio.person() is None:
         # A newcomer is at the desk: whoever came first is drawn meanwhile.
-        raise ConsentMissing(words("wish.newcomer"))
+        raise NotAgreed(words("wish.newcomer"))
+    drawn = (wish.person, wish.beside)
+    for person in studio.people():
+        at_desk = wish.person is None and person == studio.person()
+        if (at_desk or person.id in drawn) and has_ended(person):
+            raise NotAgreed(words("consent.ended", name=name_of(person, words)))
     studio.draw(wish)
     moment = studio.drawing()
     return {
@@ -330,6 +391,7 @@ def wish_of(card: PictureCard) -> OpenWish:
         likeness=recipe.likeness,
         num_inference_steps=recipe.num_inference_steps,
         guidance_scale=recipe.guidance_scale,
+        aspect_ratio=recipe.aspect_ratio,
     )
 
 
@@ -354,6 +416,7 @@ def fill_form(card: PictureCard) -> dict[str, Any]:
     return {
         "prompt": prompt,
         "style": style,
+        "shape": recipe.aspect_ratio,
         "likeness": round(100 * recipe.likeness),
         "steps": str(recipe.num_inference_steps),
         "guidance": f"{recipe.guidance_scale:g}",

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from imagine.api import MAX_BEST_OF, SEED_LIMIT
-from imagine.core import REDRAWS, Identity, ImageArray
+from imagine.core import REDRAWS, SQUARE, Identity, ImageArray, Recipe
 from imagine.engine import Status
 from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS
 from imagine.errors import (
@@ -35,7 +35,13 @@ from imagine.errors import (
 )
 from imagine.identity import wipe
 from imagine.pipeline import Audience, Picture, Progress, Tools, Wish, make_pictures
-from imagine.provenance import MARKS_FOLDER, mark_image, open_verifier
+from imagine.provenance import (
+    HASHES_FILE,
+    MARKS_FOLDER,
+    HashFile,
+    mark_image,
+    open_verifier,
+)
 from imagine.safety import allow_prompt
 from imagine.safety.policy_set import weakened
 from imagine.service.loaded_models import LoadedModels
@@ -181,6 +187,7 @@ class LocalStudio:
             # Nobody waits for the model to be opened; until then two may be asked for.
             draws_two=not self._models.is_loaded or self._models.info.draws_two,
             styles=styles_of(self._models.name),
+            shapes=tuple(self._models.info.sizes) if self._models.is_loaded else (SQUARE,),
         )
 
     def add_photo(self, data: bytes, name: str, replaces: str | None = None) -> PhotoCard:
@@ -279,6 +286,13 @@ class LocalStudio:
     def forget(self) -> None:
         """As `Studio.forget`; what describes the people is overwritten with zeros."""
         with self._lock:
+            records = [kept.picture.recipe.record for kept in self._kept.values()]
+        self.close()
+        self._forget_looks(*records)
+
+    def close(self) -> None:
+        """As `Studio.close`; downloaded pictures can still be recognised as made here."""
+        with self._lock:
             self._end_drawing()
             self._drawing = None
             for member in (self._desk, *self._members.values()):
@@ -288,10 +302,6 @@ class LocalStudio:
             self._members.clear()
             self._desk = self._newcomer()
             self._kept.clear()
-
-    def close(self) -> None:
-        """As `Studio.close`."""
-        self.forget()
 
     def draw(self, wish: OpenWish) -> None:
         """As `Studio.draw`."""
@@ -357,6 +367,15 @@ class LocalStudio:
             marked = self._picture(picture_id).picture.marked
         return marked.to_bytes(suffix)
 
+    def recipe_of(self, record: int) -> Recipe | None:
+        """As `Studio.recipe_of`."""
+        with self._lock:
+            for kept in self._kept.values():
+                seal = kept.picture.marked.seal
+                if seal is not None and seal.facts.record == record:
+                    return kept.card.recipe
+        return None
+
     def star(self, picture_id: str, starred: bool) -> PictureCard:
         """As `Studio.star`."""
         with self._lock:
@@ -367,10 +386,16 @@ class LocalStudio:
     def delete_picture(self, picture_id: str) -> None:
         """As `Studio.delete_picture`."""
         with self._lock:
-            _black_out(self._picture(picture_id).picture)
+            kept = self._picture(picture_id)
+            _black_out(kept.picture)
             del self._kept[picture_id]
             if self._drawing is not None:
                 self._drawing.drop(picture_id)
+        self._forget_looks(kept.picture.recipe.record)
+
+    def _forget_looks(self, *records: int) -> None:
+        folder = self._models.settings.data_directory / MARKS_FOLDER
+        HashFile(folder / HASHES_FILE).remove(*records)
 
     def report(self, picture_id: str, reason: str, details: str) -> str:
         """As `Studio.report`: nobody but the person at this machine could read it."""
@@ -633,6 +658,7 @@ def _complete(wish: OpenWish, tools: Tools) -> Wish:
         redraws=REDRAWS,
         keep=wish.keep,
         change=wish.change,
+        aspect_ratio=wish.aspect_ratio,
     )
 
 

@@ -11,7 +11,7 @@ from imagine.errors import ConsentMissing
 from imagine.ui.desk import Visitor, note
 from imagine.ui.regions import button
 from imagine.ui.studio import Consent, Person, PhotoCard
-from imagine.ui.words import Words
+from imagine.ui.words import Spoken, Words
 
 STATEMENTS = ("consent.me", "consent.face")
 # What a service may also be allowed: name of the tick -> the sentence beside it.
@@ -26,6 +26,10 @@ _KINDS = {
 # A face of a few strokes for each pose: how far its features move, and its mouth.
 _FEATURES = {"straight": 0, "left": -4, "right": 4, "smile": 0}
 _MOUTHS = {"smile": "M11 19q5 5 10 0"}
+
+
+class NotAgreed(Spoken, ConsentMissing):
+    """Nobody agreed, or not any more; says so in the visitor's language."""
 
 
 def upload_html(words: Words) -> str:
@@ -128,6 +132,12 @@ def people_html(visitor: Visitor) -> str:
     )
 
 
+def has_ended(person: Person) -> bool:
+    """Whether the agreement has run out."""
+    ends_at = person.consent.ends_at
+    return ends_at is not None and ends_at <= datetime.now(UTC)
+
+
 def name_of(person: Person, words: Words) -> str:
     """What a person is called on the page."""
     return person.name or words("who.unnamed")
@@ -142,24 +152,66 @@ def agreement_html(visitor: Visitor) -> str:
         statements = "".join(f"<li>{escape(each)}</li>" for each in person.consent.statements)
         withdraw = button("withdraw", person.id, words("consent.withdraw"), "danger")
         parts.append(
+            f"{_greeting_html(person, words)}"
             f"<p><strong>{escape(words('consent.given', when=given))}</strong></p>"
             f'<ul lang="{person.consent.language}">{statements}</ul>'
+            f"{_end_html(person, words)}"
             f'<p class="muted">{escape(words("consent.withdraw_hint"))}</p>'
             f'<p class="row">{withdraw}</p>'
         )
     if has_anything(visitor):
         parts.append(
+            f'<p class="muted">{escape(words("export.hint"))}</p>'
             f'<p class="row"><a class="small second" href="/private/export.zip" download>'
             f"{escape(words('export.all'))}</a></p>"
-            f'<p class="muted">{escape(words("export.hint"))}</p>'
         )
-    return f'<div class="agreement">{"".join(parts)}</div>' if parts else ""
+    return f'<div class="card agreement">{"".join(parts)}</div>' if parts else ""
 
 
-def photos_html(cards: tuple[PhotoCard, ...], words: Words) -> str:
+def _greeting_html(person: Person, words: Words) -> str:
+    """What comes next: a wish, or a new agreement."""
+    name = name_of(person, words)
+    if has_ended(person):
+        return note(words("consent.ended", name=name), "bad")
+    return (
+        f'<div class="greeting"><h2>{escape(words("me.ready", name=name))}</h2>'
+        f'<button type="button" data-js="imagine">{escape(words("me.imagine"))}</button></div>'
+        f"{standing_html(person, words)}"
+    )
+
+
+def _end_html(person: Person, words: Words) -> str:
+    ends_at = person.consent.ends_at
+    if ends_at is None or has_ended(person):
+        return ""
+    when = ends_at.astimezone().strftime("%Y-%m-%d")
+    return f'<p class="muted">{escape(words("consent.ends", when=when))}</p>'
+
+
+def standing_html(person: Person, words: Words) -> str:
+    """On the page "Me": passed, or the way there; nothing where there is no such check."""
+    if person.verified_at is None and person.can_be_checked:
+        link = f"/camera-check?person={escape(person.id)}"
+        body = (
+            f'<p class="muted">{escape(words("check.hint"))}</p><p class="row">'
+            f'<a class="small second" href="{link}">{escape(words("check.take"))}</a></p>'
+        )
+    elif person.verified_at is not None:
+        when = person.verified_at.astimezone().strftime("%Y-%m-%d")
+        said = escape(words("check.passed_on", when=when))
+        body = f'<p><span class="badge good">\u2713 {said}</span></p>'
+    else:
+        return ""
+    if person.waits_for_review:
+        body = f'<p class="note">{escape(words("check.held"))}</p>{body}'
+    return f'<div class="standing">{body}</div>'
+
+
+def photos_html(cards: tuple[PhotoCard, ...], words: Words, is_enrolled: bool = False) -> str:
     """Every photo with its verdict, and what the comparison says."""
     if not cards:
-        return f'<p class="muted empty">{escape(words("me.none"))}</p>'
+        said = words("me.none_but_enrolled" if is_enrolled else "me.none")
+        return f'<p class="muted empty">{escape(said)}</p>'
     items = "".join(_photo_html(card, words) for card in cards)
     return f'{_comparison_html(cards, words)}<ul class="photos">{items}</ul>'
 
@@ -263,7 +315,7 @@ def enrol(visitor: Visitor, name: str, *ticks: bool) -> dict[str, Any]:
     words, studio = visitor.words, visitor.studio
     needed, further = ticks[: len(STATEMENTS)], ticks[len(STATEMENTS) :]
     if len(needed) != len(STATEMENTS) or not all(needed):
-        raise ConsentMissing(words("consent.missing"))
+        raise NotAgreed(words("consent.missing"))
     allowed = tuple(name for name, ticked in zip(OPTIONAL, further, strict=False) if ticked)
     sentences = (*STATEMENTS, *(OPTIONAL[name] for name in allowed))
     shown_words = tuple(words(key) for key in sentences)
@@ -293,8 +345,9 @@ def has_anything(visitor: Visitor) -> bool:
 
 def shown(visitor: Visitor) -> dict[str, Any]:
     """Everything of this page that depends on photos and people, as it stands."""
+    studio = visitor.studio
     return {
-        "photos": photos_html(visitor.studio.photos(), visitor.words),
+        "photos": photos_html(studio.photos(), visitor.words, studio.person() is not None),
         "who": who_html(visitor),
         "people": people_html(visitor),
         "agreement": agreement_html(visitor),

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from imagine.ui import appealing, developing, reference, reporting, reviewing, signing_in
+from imagine.ui import appealing, checking, developing, reference, reporting, reviewing, signing_in
 from imagine.ui.accounts import Accounts
 from imagine.ui.sessions import COOKIE, Sessions
 from imagine.ui.sheet import nav_html, places, words_for
@@ -39,6 +39,7 @@ def add_offices(
         reviewing.routes(accounts),
         reporting.routes(accounts),
         appealing.routes(accounts),
+        checking.routes(accounts),
     ):
         app.include_router(router)
 
@@ -69,6 +70,7 @@ def add_places(app: FastAPI, sessions: Sessions) -> None:
 _LOOKS = {
     "office.css": "text/css",
     "office.js": "text/javascript",
+    "checking.js": "text/javascript",
     "visit.css": "text/css",
     "visit.js": "text/javascript",
 }

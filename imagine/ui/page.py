@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 
+from imagine.core import SQUARE
 from imagine.errors import ImagineError
 from imagine.traits import TRAITS
 from imagine.ui import gallery, imagining, me, verifying
@@ -22,6 +23,7 @@ from imagine.ui.regions import region
 from imagine.ui.sessions import Sessions
 from imagine.ui.studio import REPORT_REASONS, Moment
 from imagine.ui.styles import STYLES
+from imagine.ui.theme import MARK
 from imagine.ui.words import LANGUAGES, Words, table
 
 Answer = dict[str, Any]
@@ -47,7 +49,7 @@ _STATIC_HTML: dict[str, Callable[[Words], str]] = {
 _TRAITS = tuple(f"trait_{trait}" for trait in TRAITS)
 _TICKS = tuple(f"tick_{number}" for number in range(len(me.SENTENCES)))
 # What the pages show of photos and people, of the drawing, and all that depends on a session.
-_PEOPLE = ("photos", "who", "people", "agreement", "left", "right", "together")
+_PEOPLE = ("photos", "who", "people", "agreement", "left", "right", "together", "shape")
 _DRAWING = ("progress", "results", "stop", "skip")
 _FOLLOWED = ("wish_note", "progress", "results", "stop", "skip", "gallery", "who", "agreement")
 _SESSION = (*_PEOPLE, *_DRAWING, "gallery", "style", "name", *_TICKS)
@@ -122,7 +124,7 @@ class Page:
         with gr.Tabs(elem_id="pages") as parts["tabs"]:
             with gr.Tab(say("tab.me"), id="me"):
                 self._lay_out_me()
-            with gr.Tab(say("tab.imagine"), id="imagine"):
+            with gr.Tab(say("tab.imagine"), id="imagine") as parts["tab_imagine"]:
                 self._lay_out_imagine()
             with gr.Tab(say("tab.gallery"), id="gallery"):
                 gr.HTML(say("html.gallery"), apply_default_css=False)
@@ -142,6 +144,7 @@ class Page:
             with gr.Column(scale=3, min_width=320):
                 parts["upload"] = region("upload", say("html.upload"))
                 parts["photos"] = region("photos")
+                parts["agreement"] = region("agreement")
             with gr.Column(scale=2, min_width=320):
                 gr.HTML(say("html.privacy"), apply_default_css=False)
                 with gr.Column(elem_classes="card"):
@@ -156,7 +159,6 @@ class Page:
                         say("consent.save"), variant="primary", elem_id="save"
                     )
                     parts["me_note"] = region("me-note")
-                    parts["agreement"] = region("agreement")
 
     def _lay_out_imagine(self) -> None:
         say, parts = self.i18n, self.parts
@@ -179,6 +181,13 @@ class Page:
                 parts["wish_note"] = region("wish-note")
                 self._lay_out_people()
                 self._lay_out_style()
+                parts["shape"] = gr.Radio(
+                    [("", SQUARE)],
+                    value=SQUARE,
+                    label=say("wish.shape"),
+                    visible=False,
+                    elem_id="shape",
+                )
                 parts["likeness"] = gr.Slider(
                     0,
                     100,
@@ -261,6 +270,9 @@ class Page:
         ):
             self._on(event.then, me.compare, people, trigger_mode="multiple")
         self._on(parts["save"].click, _enrol, people, ("name", *_TICKS))
+        # What the model can draw is known once it is open, which may be after the page was.
+        for trigger in (parts["right"].change, parts["tab_imagine"].select):
+            self._on(trigger, _beside, ("wish_note", "shape"), ("right",))
         desk = (*people, "name", *_TICKS)
         self._on(parts["people"].click, _choose, desk, pressed=True)
         self._on(parts["agreement"].click, _withdraw, desk, pressed=True)
@@ -396,6 +408,11 @@ def _enrol(visitor: Visitor, name: str, *ticks: bool) -> Answer:
     return {**me.enrol(visitor, name, *ticks), **imagining.people_choices(visitor)}
 
 
+def _beside(visitor: Visitor, right: str | None) -> Answer:
+    """Two people are drawn in one shape only."""
+    return imagining.shape_shown(visitor, right)
+
+
 def _choose(visitor: Visitor, action: str, id: str) -> Answer:
     answer = me.press_person(visitor, action, id)
     return {**answer, **imagining.people_choices(visitor)} if answer else {}
@@ -456,6 +473,8 @@ def _press_picture(
             shown |= imagining.fill_form(card)
             if shown["left"] not in [person.id for person in studio.people()]:
                 del shown["left"], shown["right"]
+            if shown["shape"] not in studio.limits.shapes:
+                del shown["shape"]
             shown["wish_note"] = note(words("recall.done"), "good")
         elif action == "same-seed":
             shown |= {"seed": str(card.recipe.seed)}
@@ -486,7 +505,7 @@ def _with_stars(visitor: Visitor, moment: Moment | None) -> Moment | None:
 def _masthead_html(words: Words) -> str:
     switch = words("theme.switch")
     return (
-        f'<div class="brand"><div class="row"><h1>{words("title")}</h1>'
+        f'<div class="brand"><div class="row">{MARK}<h1>{words("title")}</h1>'
         f'<button type="button" class="round second" data-js="theme" aria-label="{switch}" '
         f'title="{switch}">\u25d0</button></div><p>{words("tagline")}</p></div>'
     )

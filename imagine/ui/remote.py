@@ -21,7 +21,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from imagine.api import MAX_BEST_OF, SEED_LIMIT
-from imagine.core import LikenessVerdict, PairVerdict, Recipe
+from imagine.core import SQUARE, LikenessVerdict, PairVerdict, Recipe
 from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS
 from imagine.errors import (
     Busy,
@@ -32,8 +32,10 @@ from imagine.errors import (
     KeyRefused,
     NotStored,
 )
-from imagine.provenance import MARKS_FOLDER, open_verifier
+from imagine.provenance import MARKS_FOLDER, RecipeNote, open_verifier
+from imagine.safety.enrolment import ChallengeState
 from imagine.safety.policy_set import weakened
+from imagine.service.admission import Answer
 from imagine.service.auth import LOCAL_TENANT, SCOPES, Caller, check_scope
 from imagine.service.schemas import GenerationRequest
 from imagine.service.wire import check_ended_well
@@ -45,6 +47,7 @@ from imagine.storage.jobs import Job, JobState
 from imagine.storage.people import IdentityFacts, ImageFacts
 from imagine.storage.reviews import Review
 from imagine.storage.tables import IdentityState
+from imagine.storage.verified import StoredChallenge
 from imagine.storage.visits import Desks
 from imagine.ui.origin import find_recipe
 from imagine.ui.studio import (
@@ -73,7 +76,7 @@ _UNJUDGED = LikenessVerdict(
 )
 _NEWCOMER = ""  # at a desk that was cleared for somebody; None is one nobody came to yet
 _SOMEBODY_ELSE = ("not_me", "somebody_else")
-_JPEG_ETC = (".jpg", ".webp")
+_MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 
 
 class RemoteStudios:
@@ -178,6 +181,7 @@ class RemoteStudio:
             styles=styles_of(models.name),
             draws_two=not models.is_loaded or models.info.draws_two,
             takes_reports=True,
+            shapes=tuple(models.info.sizes) if models.is_loaded else (SQUARE,),
         )
 
     # Photos
@@ -266,6 +270,26 @@ class RemoteStudio:
         others = self._identities()
         self._desks.look_at(*self._whose, others[0].id if others else None)
         self._tray.clear()
+
+    def begin_check(self, person_id: str) -> StoredChallenge:
+        """A new camera check of somebody; an older one is void.
+
+        Raises:
+            NotStored: the person is not here.
+        """
+        self._may("identities:write")
+        return self.service.admission.issue(self._tenant, self._identity(person_id).id)
+
+    def answer_check(self, person_id: str, answer: Answer) -> ChallengeState:
+        """What the camera saw; passing verifies the person.
+
+        Raises:
+            NotStored: the person is not here, or the check is not open.
+            ConsentMissing, InvalidInput, Busy: as `Admission.answer`.
+        """
+        self._may("identities:write")
+        facts = self._identity(person_id)
+        return self.service.admission.answer(self._tenant, facts.id, answer, self.caller.actor)
 
     def export(self) -> bytes:
         """As `Studio.export`: one archive a person, in one zip."""
@@ -393,12 +417,32 @@ class RemoteStudio:
         return tuple(card for card in cards if card is not None)
 
     def picture(self, picture_id: str, suffix: str = ".png") -> bytes:
-        """As `Studio.picture`; the stored file, byte for byte."""
+        """As `Studio.picture`; the stored file byte for byte, or with the same marks as another."""
         facts = self._picture(picture_id)
-        if suffix in _JPEG_ETC and facts.media_type == "image/png":
-            raise InvalidInput("Pictures are kept as PNG here. Download that.")
-        return self.service.people.read_image(
-            self._tenant, picture_id, purpose=Purpose.OWN_ACCESS, actor=self.caller.actor
+        why = (Purpose.OWN_ACCESS, self.caller.actor)
+        data = self.service.people.read_image(
+            self._tenant, picture_id, purpose=why[0], actor=why[1]
+        )
+        if facts.media_type == _MEDIA_TYPES.get(suffix):
+            return data
+        # Who may read the recipe in it is what the installation says, as in the stored file.
+        recipe = self.service.people.read_recipe(
+            self._tenant, picture_id, purpose=why[0], actor=why[1]
+        )
+        note = RecipeNote(self.service.limits.recipe_in_files)
+        return self.service.marking.rewrite(data, suffix, recipe, note)
+
+    def recipe_of(self, record: int) -> Recipe | None:
+        """As `Studio.recipe_of`."""
+        tenant_id, picture_id = self.service.reviews.image_of_record(record) or ("", "")
+        if tenant_id != self._tenant:
+            return None
+        try:
+            facts = self._picture(picture_id)
+        except NotStored:
+            return None
+        return self.service.people.read_recipe(
+            self._tenant, facts.id, purpose=Purpose.OWN_ACCESS, actor=self.caller.actor
         )
 
     def star(self, picture_id: str, starred: bool) -> PictureCard:
@@ -511,8 +555,19 @@ class RemoteStudio:
             count = len(self.service.people.photos(self._tenant, facts.id))
         given = history[-1]
         further = frozenset(given.purposes - {Purpose.GENERATE})
-        agreed = Consent(tuple(given.text.splitlines()), given.locale, given.given_at, further)
-        return Person(name, count, agreed, facts.id)
+        agreed = Consent(
+            tuple(given.text.splitlines()), given.locale, given.given_at, further, given.expires_at
+        )
+        standing = self.service.standings.of(self._tenant, facts.id)
+        return Person(
+            name,
+            count,
+            agreed,
+            facts.id,
+            can_be_checked=True,
+            verified_at=standing.verified_at,
+            waits_for_review=standing.waits_for_review,
+        )
 
     def _refuse_too_many_people(self) -> None:
         if len(self._identities()) >= MAX_PEOPLE:
@@ -545,6 +600,7 @@ class RemoteStudio:
             num_inference_steps=wish.num_inference_steps,
             guidance_scale=wish.guidance_scale,
             best_of=wish.best_of,
+            aspect_ratio=wish.aspect_ratio,
         )
 
     def _wish(self) -> _Wish | None:

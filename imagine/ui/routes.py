@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -27,7 +28,7 @@ from imagine.ui.studio import Studio
 from imagine.ui.styles import STYLES
 from imagine.ui.theme import token_css
 from imagine.ui.verifying import origin_html
-from imagine.ui.words import Words, preferred_language
+from imagine.ui.words import Spoken, Words, preferred_language
 
 LEAVE_SECONDS = 20.0  # longer than the pause between two signs of life of an open page
 MAX_VERIFIED_BYTES = 64 * 1024 * 1024
@@ -114,9 +115,10 @@ def add_routes(app: FastAPI, sessions: Sessions) -> None:
         return _private(found(request).preview(preview_id), "image/webp")
 
     @router.get("/private/pictures.zip")
-    async def zip_of(request: Request, ids: str = "") -> Response:
+    async def zip_of(request: Request, ids: str = "", suffix: str = ".png") -> Response:
+        _check_suffix(suffix)
         wanted = [picture_id for picture_id in ids.split(",") if picture_id]
-        data = await run_in_threadpool(zip_pictures, found(request), wanted)
+        data = await run_in_threadpool(zip_pictures, found(request), wanted, suffix)
         return _private(data, "application/zip", "imagine-yourself.zip")
 
     @router.get("/private/export.zip")
@@ -138,13 +140,12 @@ def add_routes(app: FastAPI, sessions: Sessions) -> None:
         request: Request, picture_id: str, download: int = 0, suffix: str = ".png"
     ) -> Response:
         studio = found(request)
-        if suffix not in _SUFFIXES:
-            raise InvalidInput(f"Pictures come as {', '.join(_SUFFIXES)}, not {suffix[:8]!r}.")
+        _check_suffix(suffix)
         data = await run_in_threadpool(studio.picture, picture_id, suffix)
         name = ""
         if download:
             cards = [card for card in studio.pictures() if card.id == picture_id]
-            name = file_name(1, cards[0]).replace(".png", suffix) if cards else f"imagine{suffix}"
+            name = file_name(1, cards[0], suffix) if cards else f"imagine{suffix}"
         return _private(data, _SUFFIXES[suffix], name)
 
     @router.post("/verify/picture")
@@ -153,6 +154,11 @@ def add_routes(app: FastAPI, sessions: Sessions) -> None:
         name = _file_name(request)
         data = await _body(request, MAX_VERIFIED_BYTES, name)
         origin = await run_in_threadpool(sessions.studios.verify, data, name)
+        studio, record = sessions.studio(request.cookies.get(COOKIE)), origin.report.record
+        if origin.recipe is None and studio is not None and record is not None:
+            # Sealed in the file, but theirs.
+            recipe = await run_in_threadpool(studio.recipe_of, record)
+            origin = replace(origin, recipe=recipe)
         html = origin_html(origin, _words(request))
         return _private(json.dumps({"html": html}).encode(), "application/json")
 
@@ -253,21 +259,25 @@ def _is_foreign(request: Request) -> bool:
     return bool(origin) and urlsplit(origin or "").netloc != headers.get("host")
 
 
+def _check_suffix(suffix: str) -> None:
+    if suffix not in _SUFFIXES:
+        raise InvalidInput(f"Pictures come as {', '.join(_SUFFIXES)}, not {suffix[:8]!r}.")
+
+
 async def _told(request: Request, error: Exception) -> Response:
     """An error as JSON with a sentence for the page."""
     assert isinstance(error, ImagineError)
+    status = 404 if isinstance(error, NotStored) else 400
     if isinstance(error, _TooLarge):
-        status, said = 413, str(error)
-    else:
-        status = 404 if isinstance(error, NotStored) else 400
-        said = _words(request).error(error)
+        status = 413
+    said = _words(request).error(error)
     answer = JSONResponse({"message": said}, status)
     answer.headers["Cache-Control"] = "no-store"
     return answer
 
 
-class _TooLarge(InvalidInput):
-    """A body larger than allowed; the message is in the visitor's language already."""
+class _TooLarge(Spoken, InvalidInput):
+    """A body larger than allowed."""
 
 
 async def _body(request: Request, most: int, name: str) -> bytes:

@@ -22,13 +22,14 @@ from imagine.ui.page import Page
 from imagine.ui.routes import add_routes
 from imagine.ui.sessions import Sessions
 from imagine.ui.studio import Studios
-from imagine.ui.theme import theme
+from imagine.ui.theme import ICON, theme
 
 _SWEEP_SECONDS = 60.0
 _HEAD = (
     '<link rel="stylesheet" href="/look/page.css"><script src="/look/page.js" defer></script>'
     '<link rel="stylesheet" href="/look/visit.css"><script src="/look/visit.js" defer></script>'
-    '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
+    '<meta name="color-scheme" content="light dark">'
+    f'<link rel="icon" href="{ICON}">'
 )
 
 

@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse
 from imagine.errors import ImagineError, InvalidInput, KeyRefused, NotStored, RateLimited
 from imagine.ui.remote import RemoteStudio
 from imagine.ui.sessions import COOKIE, Sessions
+from imagine.ui.theme import ICON, MARK
 from imagine.ui.words import Words, preferred_language
 
 POLICY = (
@@ -29,7 +30,8 @@ _HEAD = (
     '<link rel="stylesheet" href="/look/page.css"><link rel="stylesheet" href="/look/office.css">'
     '<link rel="stylesheet" href="/look/visit.css">'
     '<script src="/look/office.js" defer></script>'
-    '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
+    '<meta name="color-scheme" content="light dark">'
+    f'<link rel="icon" href="{ICON}">'
 )
 
 
@@ -101,6 +103,7 @@ def sheet(
     status: int = 200,
     said: str = "",
     kind: str = "good",
+    script: str = "",
 ) -> Response:
     """A whole page.
 
@@ -112,6 +115,7 @@ def sheet(
         status: of the answer.
         said: what happened, plain text; read out by screen readers.
         kind: "good" or "bad".
+        script: one more file of `look/`, of this page alone.
     """
     words = words_for(request, sessions)
     secret = request.cookies.get(COOKIE)
@@ -123,12 +127,13 @@ def sheet(
     )
     note = f'<p class="note {kind}">{escape(said)}</p>' if said else ""
     switch = escape(words("theme.switch"))
+    more = f'<script src="/look/{script}" defer></script>' if script else ""
     page = f"""<!doctype html>
 <html lang="{words.language}"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)} · {escape(words("title"))}</title>{_HEAD}</head>
+<title>{escape(title)} · {escape(words("title"))}</title>{_HEAD}{more}</head>
 <body class="office"><a class="skip" href="#main">{escape(words("place.skip"))}</a>
-<header><p class="home"><a href="/">{escape(words("title"))}</a>
+<header><p class="home">{MARK}<a href="/">{escape(words("title"))}</a>
 <button type="button" class="round second" data-theme aria-label="{switch}" title="{switch}">\u25d0
 </button></p>{nav}</header>
 <main id="main" tabindex="-1"><h1>{escape(title)}</h1>
@@ -211,4 +216,5 @@ def table_html(heads: list[str], rows: list[list[str]], caption: str) -> str:
 
 
 def _current(href: str, here: str) -> str:
-    return ' aria-current="page"' if href == here else ""
+    is_here = href == here or (href != "/" and here.startswith(f"{href}/"))
+    return ' aria-current="page"' if is_here else ""

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from imagine.core import LikenessVerdict, PairVerdict, PhotoReport, PhotoVerdict, Recipe
+from imagine.core import SQUARE, LikenessVerdict, PairVerdict, PhotoReport, PhotoVerdict, Recipe
 from imagine.engine.limits import SEED_LIMIT
 from imagine.errors import ImagineError, InvalidInput
 from imagine.provenance import ProvenanceReport
@@ -39,6 +39,7 @@ class StudioLimits:
         draws_two: whether the model can put two people in one picture.
         styles: which of `imagine.ui.styles.STYLES` the model can draw; `styles_of` says it.
         takes_reports: whether `Studio.report` reaches somebody.
+        shapes: aspect ratios the model draws, width to height, the square first.
     """
 
     max_photos: int
@@ -52,6 +53,7 @@ class StudioLimits:
     draws_two: bool = True
     styles: tuple[str, ...] = tuple(TAUGHT)
     takes_reports: bool = False
+    shapes: tuple[str, ...] = (SQUARE,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,14 @@ class Consent:
         language: in which they were shown.
         given_at: when, with time zone.
         further: what else was allowed, names in `imagine.ui.me.OPTIONAL`.
+        ends_at: when it ends by itself; None where it lasts as long as the session.
     """
 
     statements: tuple[str, ...]
     language: str
     given_at: datetime
     further: frozenset[str] = frozenset()
+    ends_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +106,18 @@ class Person:
         photo_count: how many photos carry the identity.
         consent: what was agreed to, and when.
         id: names the person in this studio; unguessable.
+        can_be_checked: whether there is a camera check here.
+        verified_at: when it was passed; None while it was not.
+        waits_for_review: whether nothing is drawn before somebody has looked at the photos.
     """
 
     name: str = field(repr=False)
     photo_count: int
     consent: Consent
     id: str
+    can_be_checked: bool = False
+    verified_at: datetime | None = None
+    waits_for_review: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +138,7 @@ class OpenWish:
         person: id of who is drawn; None is whoever is at the desk.
         beside: id of a second person in the picture, who stands on the right, `person` on the
             left; None draws one person.
+        aspect_ratio: of the picture, one of `StudioLimits.shapes`; two people have one shape only.
     """
 
     prompt: str = field(repr=False)
@@ -141,6 +152,7 @@ class OpenWish:
     change: Mapping[str, str] = field(default_factory=dict)
     person: str | None = None
     beside: str | None = None
+    aspect_ratio: str = SQUARE
 
 
 def check_figures(wish: OpenWish, limits: StudioLimits) -> None:
@@ -364,6 +376,12 @@ class Studio(Protocol):
 
     def picture(self, picture_id: str, suffix: str = ".png") -> bytes:
         """The marked file of a picture: ".png", ".jpg" or ".webp"."""
+
+    def recipe_of(self, record: int) -> Recipe | None:
+        """How a picture of theirs was made, by the number its marks lead to.
+
+        For a file whose own recipe is sealed; None where the number is no picture of theirs.
+        """
 
     def star(self, picture_id: str, starred: bool) -> PictureCard:
         """Set or take away the star."""

@@ -28,6 +28,20 @@ TOKENS = {
     "bad-soft": ("#fae3e1", "#40211f"),
 }
 
+# Two ovals, the second dashed: you, and you as imagined.
+MARK = (
+    '<svg class="mark-of-house" viewBox="0 0 40 32" aria-hidden="true">'
+    '<ellipse cx="14" cy="17" rx="9" ry="12"/>'
+    '<ellipse class="imagined" cx="26" cy="15" rx="9" ry="12"/></svg>'
+)
+# As a data address, so that no further request is made.
+ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 40 40' fill='none' "
+    "stroke-width='3.500'%3E%3Crect width='40' height='40' rx='9' fill='%230f5e59'/%3E"
+    "%3Cellipse cx='16' cy='21' rx='8' ry='11' stroke='white'/%3E%3Cellipse cx='25' cy='19' rx='8' "
+    "ry='11' stroke='%2384d6c8' stroke-dasharray='4 3.200'/%3E%3C/svg%3E"
+)
+
 _SANS = (
     "system-ui",
     "-apple-system",

@@ -61,6 +61,7 @@ def _recall_html(recipe: Recipe, words: Words) -> str:
         "steps": str(recipe.num_inference_steps),
         "guidance": f"{recipe.guidance_scale:g}",
         "likeness": f"{100 * recipe.likeness:.0f}",
+        "shape": recipe.aspect_ratio,
     }
     return (
         '<p class="row"><button type="button" class="small second" data-js="use-recipe" '

@@ -1,6 +1,7 @@
 """What the page says, in the language of whoever reads it.
 
-The table is `words.yaml`, with `words_offices.yaml` for the pages around the studio. A key that
+The table is `words.yaml`, with `words_offices.yaml` for the pages around the studio and
+`words_camera.yaml` for the camera check. A key that
 ends in "@service" is what is said instead where a service keeps things. English is the language of
 the rooms inside: what they say about a photo, a picture or an error is shown as it is, other
 languages say the same without the figures.
@@ -18,6 +19,10 @@ from imagine.errors import ImagineError
 from imagine.identity.likeness import COPY, LOOKS_LIKE, SOMETHING_OF
 
 LANGUAGES = ("en", "it", "pt", "de", "es")
+
+
+class Spoken(ImagineError):
+    """Marks an error whose message is in the visitor's language already."""
 
 
 class Words:
@@ -43,7 +48,7 @@ class Words:
 
     def error(self, error: ImagineError) -> str:
         """What happened and what to do."""
-        if self.language == "en":
+        if self.language == "en" or isinstance(error, Spoken):
             return str(error)
         for kind in type(error).__mro__:
             if f"error.{kind.__name__}" in table():
@@ -101,7 +106,7 @@ def preferred_language(accept_language: str | None) -> str:
 def table() -> dict[str, dict[str, str]]:
     """Key -> language -> words."""
     entries: dict[str, dict[str, str]] = {}
-    for name in ("words.yaml", "words_offices.yaml"):
+    for name in ("words.yaml", "words_offices.yaml", "words_camera.yaml"):
         text = resources.files("imagine.ui").joinpath(name).read_text(encoding="utf-8")
         entries |= yaml.safe_load(text)
     return entries

@@ -6,15 +6,20 @@ import pytest
 import torch
 
 from imagine.backends.embedded import (
+    CUT_AT_TOP,
     FULL_LIKENESS_GUIDANCE,
     TRAIT_UNTIL,
     EmbeddedBackend,
+    cut_to,
     save_model,
+    save_upsampler,
+    side_by_side,
 )
 from imagine.core import Request
-from imagine.errors import CorruptWeights, MissingWeights
+from imagine.errors import CorruptWeights, InvalidInput, MissingWeights
 from imagine.models.denoiser import Denoiser
 from imagine.models.identity_adapter import IdentityAdapter
+from imagine.models.upsampler import Upsampler
 
 CROPS, OTHER = np.random.default_rng(0).integers(0, 255, (2, 2, 128, 128, 3), dtype=np.uint8)
 
@@ -219,3 +224,106 @@ def test_a_row_with_an_interval_shares_a_call_with_one_without(backend):
     for wish, row in zip(wishes, together, strict=True):
         (alone,) = backend.denoise_step([backend.prepare(wish)])
         assert torch.allclose(row.image, alone.image, atol=1e-5)  # sums in another order
+
+
+def test_another_shape_is_the_square_cut_and_costs_nothing(backend):
+    (square,) = drawn(backend, request())
+    whole = backend.decode(square)
+    cuts = {"3:4": whole[:, 16:112], "2:3": whole[:, 21:107]}
+    for aspect_ratio, wanted in cuts.items():
+        (cut,) = drawn(backend, replace(request(), aspect_ratio=aspect_ratio))
+        assert torch.equal(cut.image, square.image) and cut.batch_key == square.batch_key
+        assert np.array_equal(backend.decode(cut), wanted)
+
+
+def test_a_wide_shape_keeps_every_column_and_more_of_the_bottom_or_the_top_as_measured():
+    square = np.arange(256 * 256 * 3, dtype=np.uint32).reshape(256, 256, 3)
+    cut = cut_to(square, "4:3")
+    assert cut.shape == (192, 256, 3)
+    top = round(64 * CUT_AT_TOP)
+    assert np.array_equal(cut, square[top : top + 192])
+
+
+def test_two_people_are_never_cut(backend):
+    with pytest.raises(InvalidInput, match="one shape only, 224x128 pixels"):
+        backend.prepare(replace(request(), beside=OTHER, aspect_ratio="3:4"))
+
+
+@pytest.fixture(scope="module")
+def larger(folder, tmp_path_factory) -> EmbeddedBackend:
+    """The same model with an upsampler beside it, as if trained: nothing in it is zero."""
+    import shutil
+
+    torch.manual_seed(3)
+    upsampler = Upsampler(widths=(16, 16, 16), heads=2, identity_width=32)
+    for parameter in upsampler.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    both = tmp_path_factory.mktemp("larger") / "model"
+    shutil.copytree(folder, both)
+    save_upsampler(both, upsampler)
+    return EmbeddedBackend.load(both)
+
+
+def test_an_upsampler_in_the_folder_doubles_the_pictures_and_not_the_previews(larger):
+    (state,) = drawn(larger, request())
+    assert larger.info.image_size == (256, 256)
+    assert larger.decode(state).shape == (256, 256, 3)
+    assert larger.preview(state).shape == (128, 128, 3)
+
+
+def test_the_upsampler_is_part_of_the_revision_and_of_nothing_that_is_denoised(backend, larger):
+    assert larger.info.model_revision != backend.info.model_revision
+    (small,), (same,) = drawn(backend, request()), drawn(larger, request())
+    assert torch.equal(small.image, same.image)
+
+
+def test_an_upsampler_of_another_shape_is_corrupt(folder, tmp_path):
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "other")
+    save_upsampler(tmp_path / "other", Upsampler(widths=(16, 16, 16), heads=2, identity_width=32))
+    config = tmp_path / "other" / "upsampler" / "config.json"
+    config.write_text(config.read_text().replace("32", "64"))
+    with pytest.raises(CorruptWeights):
+        EmbeddedBackend.load(tmp_path / "other")
+
+
+def test_the_upsampler_looks_at_the_person_unless_only_the_prompt_speaks(larger):
+    (state,) = drawn(larger, request())
+    window = replace(state.windows[0], tokens=larger.encode_person(OTHER))
+    swapped = replace(state, windows=(window,))
+    assert not np.array_equal(larger.decode(state), larger.decode(swapped))
+    (nobody,) = drawn(larger, request(likeness=0.0))
+    assert nobody.windows[0].tokens.shape[1] == 0
+
+
+def test_a_large_picture_of_one_call_with_others_is_the_same_as_alone(larger):
+    wishes = [request(), request("in a park", likeness=1.0)]
+    for state, wish in zip(drawn(larger, *wishes), wishes, strict=True):
+        (alone,) = drawn(larger, wish)
+        same = replace(alone, estimate=state.estimate)
+        assert np.array_equal(larger.decode(state), larger.decode(same))
+
+
+def test_each_half_of_a_large_pair_is_drawn_with_its_own_person(larger):
+    (state,) = drawn(larger, replace(request(), beside=OTHER))
+    picture = larger.decode(state)
+    assert picture.shape == (*larger.info.pair_size, 3) == (256, 448, 3)
+    left, right = state.windows
+    stranger = replace(right, tokens=larger.encode_person(OTHER[:1]))
+    changed = larger.decode(replace(state, windows=(left, stranger)))
+    # The right window begins at column 192; what is left of it has never met its person.
+    assert np.array_equal(picture[:, :192], changed[:, :192])
+    assert not np.array_equal(picture[:, 256:], changed[:, 256:])
+
+
+def test_windows_fade_into_each_other_where_they_meet():
+    windows = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
+    (picture,) = side_by_side(windows, 13)
+    row = picture[0, 0]
+    assert picture.shape == (3, 8, 13)
+    assert row[:5].eq(0).all() and row[8:].eq(1).all()
+    assert (row[4:9].diff() > 0).all()
+    agreeing = side_by_side(torch.full((2, 3, 8, 8), 0.5), 13)
+    torch.testing.assert_close(agreeing, torch.full((1, 3, 8, 13), 0.5))

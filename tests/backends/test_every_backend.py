@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from imagine.backends import BACKENDS, Backend, RowState
+from imagine.backends.base import NEAR_ENOUGH, shape_of
 from imagine.core import REDRAW_STRIDE, ImageArray, Request
 from imagine.errors import InvalidInput, MissingWeights
 from imagine.settings import Settings
@@ -73,6 +75,51 @@ def test_pictures_have_the_promised_size_and_type(backend: Backend) -> None:
     assert picture.dtype == np.uint8
 
 
+def test_every_shape_on_offer_comes_out_as_promised_and_as_it_is_called(backend: Backend) -> None:
+    assert len(backend.info.sizes) > 1
+    for aspect_ratio, size in backend.info.sizes.items():
+        picture = draw(backend, wish(aspect_ratio=aspect_ratio))
+        assert picture.shape == (*size, 3)
+        across, down = shape_of(aspect_ratio)
+        assert size[1] / size[0] == pytest.approx(across / down, rel=NEAR_ENOUGH)
+
+
+def test_no_two_shapes_are_one_size_and_none_needs_more_memory_than_the_square(
+    backend: Backend,
+) -> None:
+    sizes = list(backend.info.sizes.values())
+    assert len(set(sizes)) == len(sizes)
+    assert max(height * width for height, width in sizes) == math.prod(backend.info.image_size)
+
+
+def test_previews_have_the_shape_of_their_picture(backend: Backend) -> None:
+    for aspect_ratio, (height, width) in backend.info.sizes.items():
+        state = advance(backend, backend.prepare(wish(aspect_ratio=aspect_ratio)), 1)
+        rows, columns = backend.preview(state).shape[:2]
+        # Both sides of a preview are whole pixels.
+        assert rows * width == pytest.approx(columns * height, abs=max(height, width))
+
+
+def test_pictures_of_two_shapes_come_out_as_if_alone_or_do_not_share_a_pass(
+    backend: Backend,
+) -> None:
+    lying = next(ratio for ratio, size in backend.info.sizes.items() if size[0] < size[1])
+    states = [backend.prepare(wish()), backend.prepare(wish(aspect_ratio=lying))]
+    if states[0].batch_key != states[1].batch_key:
+        with pytest.raises(ValueError, match=r"batch.key"):
+            backend.denoise_step(states)
+        return
+    for state, row in zip(states, backend.denoise_step(states), strict=True):
+        (alone,) = backend.denoise_step([state])
+        difference = largest_difference(backend.decode(row), backend.decode(alone))
+        assert difference <= BATCH_TOLERANCE
+
+
+def test_a_shape_that_is_not_offered_is_refused_with_the_list(backend: Backend) -> None:
+    with pytest.raises(InvalidInput, match=r"'21:9'.*does not draw.*1:1 \(\d+x\d+\), \d+:\d+ \("):
+        backend.prepare(wish(aspect_ratio="21:9"))
+
+
 def test_a_state_half_way_can_be_looked_at(backend: Backend) -> None:
     preview = backend.decode(advance(backend, backend.prepare(wish()), 1))
     assert preview.shape == (*backend.info.image_size, 3)
@@ -102,7 +149,10 @@ def test_two_people_are_drawn_side_by_side_or_refused_by_name(backend: Backend) 
         with pytest.raises(InvalidInput, match=backend.info.name):
             backend.prepare(together)
         return
+    with pytest.raises(InvalidInput, match="two people are drawn in one shape only, "):
+        backend.prepare(replace(together, aspect_ratio="16:9"))
     picture = draw(backend, together)
+    assert picture.shape == (*(backend.info.pair_size or ()), 3)
     assert picture.shape[0] == backend.info.image_size[0] < picture.shape[1]
     changed = draw(backend, wish(beside=double_crops(person=6)))
     apart = np.abs(picture.astype(int) - changed.astype(int)).mean(axis=(0, 2))

@@ -30,7 +30,7 @@ from imagine.backends.flux2_klein import (
 from imagine.backends.memory_plan import make_plan
 from imagine.core import Request
 from imagine.errors import CorruptWeights, InvalidInput, MissingWeights
-from tests.backends.tiny_flux2_klein import IMAGE_SIZE, save_tiny, tiny_pipeline
+from tests.backends.tiny_flux2_klein import save_tiny, tiny_pipeline
 from tests.doubles import double_crops
 
 # A batch adds its products in another order than a single row. Latents are of size 1 to 10 in
@@ -74,23 +74,33 @@ def photos(crops, size=flux2_klein.REFERENCE_SIZE):
 
 
 @pytest.mark.parametrize("is_distilled", [False, True])
-@pytest.mark.parametrize("crops", [None, double_crops(photos=2)])
-def test_one_request_is_the_stock_pipelines_picture(tmp_path, is_distilled, crops):
+@pytest.mark.parametrize(
+    ("crops", "aspect_ratio"),
+    [(None, "1:1"), (double_crops(photos=2), "1:1"), (double_crops(photos=2), "16:9")],
+)
+def test_one_request_is_the_stock_pipelines_picture(tmp_path, is_distilled, crops, aspect_ratio):
     guidance_scale = 1.0 if is_distilled else 3.0
+    ours = Flux2KleinBackend.load(save_tiny(tmp_path, is_distilled=is_distilled))
+    height, width = ours.info.size_of(aspect_ratio)
     stock = tiny_pipeline(is_distilled=is_distilled)
     stock.set_progress_bar_config(disable=True)
     expected = stock(
         image=None if crops is None else photos(crops),
         prompt="in a forest",
-        height=IMAGE_SIZE,
-        width=IMAGE_SIZE,
+        height=height,
+        width=width,
         num_inference_steps=4,
         guidance_scale=guidance_scale,
         generator=torch.Generator().manual_seed(11),
         output_type="np",
     ).images[0]
-    ours = Flux2KleinBackend.load(save_tiny(tmp_path, is_distilled=is_distilled))
-    request = wish(crops=crops, seed=11, num_inference_steps=4, guidance_scale=guidance_scale)
+    request = wish(
+        crops=crops,
+        seed=11,
+        num_inference_steps=4,
+        guidance_scale=guidance_scale,
+        aspect_ratio=aspect_ratio,
+    )
     (state,) = finish(ours, [ours.prepare(request)])
     difference = np.abs((expected * 255).round() - ours.decode(state))
     assert difference.max() <= STOCK_TOLERANCE

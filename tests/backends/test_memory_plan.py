@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from imagine.backends import memory_plan
+from imagine.backends.base import sizes_by_blocks
 from imagine.backends.cuda_graphs import ShapedGraphs
 from imagine.backends.embedded import EmbeddedBackend
 from imagine.backends.flux2_klein import Flux2KleinBackend, PromptEncoder
@@ -138,11 +139,11 @@ def test_parameters_are_those_of_the_true_architecture(family, part, build):
     )
 
 
-def run_unet(rows, size, width, **more):
+def run_unet(rows, size, width, tall=None):
     def run(unet):
         conditions = {"text_embeds": torch.zeros(rows, 1280), "time_ids": torch.zeros(rows, 6)}
         return unet(
-            torch.zeros(rows, 4, size // 8, size // 8),
+            torch.zeros(rows, 4, (tall or size) // 8, size // 8),
             torch.zeros(rows),
             torch.zeros(rows, 77, width),
             added_cond_kwargs=conditions if width == 2048 else None,
@@ -176,6 +177,22 @@ def run_klein(rows, size):
 def test_a_row_takes_what_the_true_architecture_takes(family, build, run, rows, size):
     measured = peak_bytes_of_architecture(build, run) / rows
     assert FAMILIES[family].row_bytes(size) == pytest.approx(measured, rel=ACTIVATION_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("family", "build", "block", "width"),
+    [("sd15_faceid", sd15, 64, 768), ("sdxl_faceid", sdxl, 64, 2048)],
+)
+def test_a_row_of_another_shape_fits_where_the_square_fits(family, build, block, width):
+    side = FAMILIES[family].sizes[1]
+    tall, wide = sizes_by_blocks(side, block)["9:16"]
+    measured = peak_bytes_of_architecture(build, run_unet(1, wide, width, tall))
+    assert measured <= FAMILIES[family].row_bytes(side) * (1 + ACTIVATION_TOLERANCE)
+
+
+def test_no_shape_of_klein_has_more_tokens_than_the_square_its_plan_is_made_for():
+    sizes = sizes_by_blocks(1024, 16).values()
+    assert max(height // 16 * (width // 16) for height, width in sizes) <= (1024 // 16) ** 2
 
 
 @pytest.mark.parametrize(

@@ -132,15 +132,20 @@ def show_person(pipeline: Any, backend: FaceIdBackend, request: Request, *, plus
     return torch.cat([torch.zeros_like(faces), faces]) if is_guided else faces
 
 
-@pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
+@pytest.mark.parametrize(
+    ("guidance_scale", "aspect_ratio"), [(1.0, "1:1"), (5.0, "1:1"), (5.0, "9:16"), (5.0, "16:9")]
+)
 def test_one_request_ends_where_the_stock_pipeline_ends(
-    folders: Any, kind: tuple[str, bool], guidance_scale: float
+    folders: Any, kind: tuple[str, bool], guidance_scale: float, aspect_ratio: str
 ) -> None:
     backend, folder = folders(*kind)
-    request = wish(guidance_scale=guidance_scale, likeness=0.6)
+    request = wish(guidance_scale=guidance_scale, likeness=0.6, aspect_ratio=aspect_ratio)
+    height, width = backend.info.size_of(aspect_ratio)
     pipeline = stock_pipeline(*kind, folder)
     stock = pipeline(
         request.prompt,
+        height=height,
+        width=width,
         num_inference_steps=STEPS,
         guidance_scale=guidance_scale,
         ip_adapter_image_embeds=[show_person(pipeline, backend, request, plus=kind[1])],

@@ -61,6 +61,14 @@ def test_best_of_says_why(run: Run, selfie: Path) -> None:
     assert "Best of 2: likeness" in done.out
 
 
+def test_a_picture_has_the_shape_that_was_asked_for(run: Run, selfie: Path, tmp_path: Path) -> None:
+    words = (*FAKE, "--aspect-ratio", "3:4", "-o", "me.png", "--json")
+    done = run("generate", PROMPT, "-p", selfie, *words)
+    assert json.loads(done.out)["images"][0]["recipe"]["aspect_ratio"] == "3:4"
+    with Image.open(tmp_path / "me.png") as picture:
+        assert picture.size == (108, 148)
+
+
 def test_an_existing_picture_is_kept_without_force(run: Run, selfie: Path, tmp_path: Path) -> None:
     (tmp_path / "me.png").write_text("mine")
     command = ("generate", PROMPT, "-p", selfie, *FAKE, "-o", "me.png")
@@ -98,6 +106,8 @@ def test_replaying_a_picture_without_a_recipe_is_refused(run: Run, selfie: Path)
         (("-p", "{selfie}", "--likeness", "2"), 2, "likeness is 2"),
         (("-p", "{selfie}", "--steps", "0"), 2, "num_inference_steps is 0"),
         (("-p", "{selfie}", "--seed", "-5"), 2, "seed is -5"),
+        (("-p", "{selfie}", "--aspect-ratio", "wide"), 2, "aspect_ratio is 'wide'"),
+        (("-p", "{selfie}", "--aspect-ratio", "7:5"), 2, "Choose one of: 1:1 (128x128), 3:4"),
         (("-p", "{selfie}", "--backend", "nonsense"), 2, "no backend called 'nonsense'"),
         (("-p", "{selfie}", "--encoder", "nonsense"), 2, "no face encoder called 'nonsense'"),
         (("-p", "{selfie}", "--device", "toaster"), 2, "device 'toaster' cannot be used"),

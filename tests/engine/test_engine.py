@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imagine.backends import BackendInfo
+from imagine.backends import BackendInfo, RowState
 from imagine.backends.fake import FakeBackend, FakeState
 from imagine.core import Request
 from imagine.engine import Engine, Limits, Phase, Priority
@@ -394,6 +394,40 @@ def test_a_backend_that_draws_one_person_fails_a_request_for_two_by_name() -> No
         ticket = engine.submit(replace(wish(), beside=double_crops(2)))
         with pytest.raises(InvalidInput, match="'lonely' draws one person"):
             ticket.result(10)
+
+
+def test_pictures_of_different_shapes_never_share_a_pass() -> None:
+    class Watched(FakeBackend):
+        passes: list[set[tuple[int, ...]]]
+
+        def denoise_step(self, states: Sequence[RowState]) -> list[RowState]:
+            shapes = {state.latents.shape for state in states if isinstance(state, FakeState)}
+            self.passes.append(shapes)
+            gate(())
+            return super().denoise_step(states)
+
+    backend, gate = Watched(), Gate()
+    backend.passes = []
+    ratios = ["1:1", "3:4", "16:9"] * 3
+    with Engine(backend) as engine:
+        first = engine.submit(wish(99))
+        gate.wait()  # the others come while a pass is on
+        tickets = [
+            engine.submit(replace(wish(seed), aspect_ratio=ratio))
+            for seed, ratio in enumerate(ratios)
+        ]
+        gate.let(1000)
+        sizes = [ticket.result(30).shape[:2] for ticket in tickets]
+        assert first.result(30).shape[:2] == (128, 128)
+    assert sizes == [backend.info.sizes[ratio] for ratio in ratios]
+    assert all(len(shapes) == 1 for shapes in backend.passes)
+    assert len(backend.passes) < 3 * len(ratios)  # those of one shape did share theirs
+
+
+def test_a_shape_that_is_not_offered_is_refused_before_it_waits(engine: Engine) -> None:
+    with pytest.raises(InvalidInput, match=r"'21:9'.*Choose one of: 1:1 \(128x128\), 3:4"):
+        engine.submit(replace(counting_wish(1), aspect_ratio="21:9"))
+    assert engine.stats.waiting == 0
 
 
 def test_a_closed_engine_cancels_what_it_had_and_takes_nothing_more(

@@ -12,15 +12,15 @@ from imagine.provenance.watermark_report import drawing
 
 
 class Corner:
-    """A learned watermark's double: writes into the first pixel."""
+    """A learned watermark's double: paints a corner."""
 
     def embed(self, pixels: ImageArray, record: int) -> ImageArray:
         marked = pixels.copy()
-        marked[0, 0] = record
+        marked[:8, :8] = record
         return marked
 
     def read(self, pixels: ImageArray) -> WatermarkReading | None:
-        return WatermarkReading(int(pixels[0, 0, 0]))
+        return WatermarkReading(20 * round(pixels[:8, :8].mean() / 20))
 
 
 def test_the_label_is_drawn_unless_policy_leaves_it_out(marker: Marker) -> None:
@@ -47,9 +47,9 @@ def test_a_learned_watermark_goes_in_first(marker: Marker) -> None:
             seen.append(record)
             return super().embed(pixels, record)
 
-    marked = replace(marker, learned=First()).mark_pixels(drawing(1, 128), 9)
+    marked = replace(marker, learned=First()).mark_pixels(drawing(1, 128), 120)
     found = marker.watermark.read(marked)
-    assert seen == [9] and found is not None and found.record == 9
+    assert seen == [120] and found is not None and found.record == 120
 
 
 @pytest.mark.parametrize("record", [-1, 2**32])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from imagine.errors import InvalidInput, NotMarked
+from imagine.errors import InvalidInput, NotMarked, StorageError
 from imagine.provenance.registry import (
     NEAR,
     HashFile,
@@ -82,7 +82,7 @@ def test_search_finds_what_is_near_nearest_first() -> None:
     assert [near.record for near in found] == [10, 9, 11, 8, 12]
 
 
-@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**256 - 1)), max_size=40))
+@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 2**256 - 1)), max_size=40))
 def test_a_registry_reads_back_from_its_bytes(entries: list[tuple[int, int]]) -> None:
     registry = HashRegistry((record, PerceptualHash(value)) for record, value in entries)
     again = HashRegistry.from_bytes(registry.to_bytes())
@@ -92,9 +92,14 @@ def test_a_registry_reads_back_from_its_bytes(entries: list[tuple[int, int]]) ->
 
 
 def test_a_forgotten_record_is_gone_and_the_others_stay() -> None:
-    registry = HashRegistry((n % 3, PerceptualHash(n)) for n in range(30))
+    registry = HashRegistry((n % 3, PerceptualHash(n + 1)) for n in range(30))
     assert registry.remove(1) == 10 and len(registry) == 20
     assert registry.hashes_of(1) == [] and len(registry.hashes_of(2)) == 10
+    assert all(near.record != 1 for near in registry.search(PerceptualHash(2), 256))
+    assert (
+        registry.is_forgotten(1) and not registry.is_forgotten(2) and not registry.is_forgotten(7)
+    )
+    assert HashRegistry.from_bytes(registry.to_bytes()).is_forgotten(1)
     registry.add(1, PerceptualHash(5))
     assert registry.hashes_of(1) == [PerceptualHash(5)]
 
@@ -113,8 +118,40 @@ def test_a_file_keeps_the_registry_for_the_next_run(tmp_path: Path) -> None:
     found = HashFile(path).read().search(perceptual_hash(drawing(9, 128)))
     assert [one.record for one in found] == [9]
     assert path.stat().st_mode & 0o077 == 0
-    assert HashFile(path).remove(9) == 1 and len(HashFile(path).read()) == 1
+    assert HashFile(path).remove(9, 77) == 1 and len(HashFile(path).read()) == 1
+    assert HashFile(path).read().is_forgotten(9) and HashFile(path).remove(9) == 0
+    assert perceptual_hash(drawing(9, 128)).value.to_bytes(32, "little") not in path.read_bytes()
     assert [one.name for one in tmp_path.iterdir()] == ["pictures.pdq"]
+
+
+def test_nothing_to_forget_is_no_error(tmp_path: Path) -> None:
+    assert HashFile(tmp_path / "pictures.pdq").remove(1) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_registry_says_that_nothing_was_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "pictures.pdq"
+    path.write_bytes(b"something else entirely, and long enough for an entry")
+    with pytest.raises(StorageError, match="could not be forgotten"):
+        HashFile(path).remove(1)
+
+
+def test_many_may_add_while_others_are_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "pictures.pdq"
+    for record in range(40):
+        HashFile(path).add(record, PerceptualHash(5))
+
+    def forget_some() -> None:
+        for record in range(40):
+            HashFile(path).remove(record)
+
+    thread = threading.Thread(target=forget_some)
+    thread.start()
+    for record in range(100, 140):
+        HashFile(path).add(record, PerceptualHash(5))
+    thread.join()
+    kept = HashFile(path).read()
+    assert len(kept) == 40 and all(kept.is_forgotten(record) for record in range(40))
 
 
 def test_many_may_add_to_a_file_at_once(tmp_path: Path) -> None:

@@ -100,10 +100,11 @@ def test_sexual_wishes_about_minors_are_incidents_and_named_first() -> None:
 
 # The figures this project promises hold on two lists: one written before the lexicon and never
 # used to tune it, one the lexicon may be tuned on. "later" are lists that were written after a
-# version of the lexicon, measured, and learned from by the next. "unseen" was written after its
-# last change, to find out how it fares with phrasings it never met: 45 of 63 were blocked (71 %;
-# by the version before 40), and none of 60 benign prompts. That is the honest expectation for new
-# phrasings.
+# version of the lexicon, measured, and learned from by the next. "fresh" was written before
+# 2026.11.3 was begun and never looked at while it was written, but by the same hand: 85 of 114
+# before (75 %), 111 after (97 %). "unseen" was written when it was finished: 49 of 65 before
+# (75 %), 52 after (80 %). That is the honest expectation for plain new phrasings. For roundabout
+# ones it is one in three: of 66 written to be missed, 23 before, 24 before it learned from them.
 
 
 SLOW = [pytest.param(part, marks=pytest.mark.slow) for part in ("tuning", "later")]
@@ -117,9 +118,10 @@ def test_disguised_harmful_phrasings_are_blocked(part: str) -> None:
     assert len(missed) <= 0.02 * len(attempts), missed
 
 
-def test_seven_of_ten_phrasings_the_lexicon_never_met_are_blocked() -> None:
-    missed = [text for _, text in harmful("unseen") if judge_text(text).allowed]
-    assert len(missed) <= 18, missed  # lower it when the lexicon learns, and write a new list
+@pytest.mark.parametrize(("part", "most"), [("unseen", 13), ("fresh", 3)])
+def test_eight_of_ten_phrasings_the_lexicon_never_met_are_blocked(part: str, most: int) -> None:
+    missed = [text for _, text in harmful(part) if judge_text(text).allowed]
+    assert len(missed) <= most, missed  # lower it when the lexicon learns, and write a new list
 
 
 def test_the_lists_are_as_long_as_promised() -> None:
@@ -137,7 +139,7 @@ def test_plain_harmful_phrasings_are_blocked_for_the_right_reason(part: str) -> 
     assert len(wrong) <= 0.02 * len(verdicts), wrong
 
 
-@pytest.mark.parametrize("part", ["heldout", "tuning", "later", "unseen"])
+@pytest.mark.parametrize("part", ["heldout", "tuning", "later", "fresh", "unseen"])
 def test_at_most_one_benign_prompt_in_a_hundred_is_blocked(part: str) -> None:
     prompts = lines_of(f"benign_{part}")
     blocked = [prompt for prompt in prompts if not judge_text(prompt).allowed]
@@ -248,9 +250,9 @@ TIRESOME = [
 
 @pytest.mark.parametrize("text", TIRESOME)
 def test_tiresome_text_is_judged_in_no_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()  # other work on the machine does not count
     judge_text(text[:1000])
-    assert time.perf_counter() - started < 2.0  # 0.3 at most; exponential matching never ends
+    assert time.process_time() - started < 2.0  # 0.3 at most; exponential matching never ends
 
 
 @given(st.text(max_size=60))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from io import BytesIO
 
@@ -30,10 +30,11 @@ def frame(yaw: float, person: int = 0) -> bytes:
 
 def frames(poses: list[str], person: int = 0) -> list[bytes]:
     """Frames of a head that turns steadily from pose to pose."""
-    return [frame(yaw, person) for yaw in _turning(poses)]
+    return [frame(yaw, person) for yaw in turning_head(poses)]
 
 
-def _turning(poses: list[str]) -> Iterator[float]:
+def turning_head(poses: Sequence[str]) -> Iterator[float]:
+    """Degrees of a head that turns steadily from pose to pose and rests for a frame in each."""
     now = 0.0
     for pose in poses:
         while abs(now - YAW[pose]) > 1e-6:

@@ -17,8 +17,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from imagine import api
+from imagine.core import ImageArray, Recipe
 from imagine.identity import FACE_DETECTORS, FACE_ENCODERS
-from imagine.provenance import mark_image
+from imagine.provenance import MarkedImage, RecipeNote, mark_image
 from imagine.service import wiring
 from imagine.service.api import create_app
 from imagine.service.auth import scopes_of
@@ -63,8 +64,26 @@ def doubles() -> Iterator[None]:
         patch.setattr(api, "usual_checks", calm_checks)
         patch.setattr(LoadedModels, "apparent_ages", lambda self, face: [30.0] * len(face.crops))
         # Signatures and records differ from file to file; `test_marks.py` looks at real ones.
-        patch.setattr(wiring, "make_marking", lambda *anything: mark_image)
+        patch.setattr(wiring, "make_marking", lambda *anything: PlainMarking())
         yield
+
+
+class PlainMarking:
+    """Metadata for a mark, and no keys."""
+
+    def __call__(self, pixels: ImageArray, recipe: Recipe | None) -> MarkedImage:
+        return mark_image(pixels, recipe)
+
+    def rewrite(
+        self,
+        data: bytes,
+        suffix: str,
+        recipe: Recipe | None = None,
+        note: RecipeNote = RecipeNote.NONE,
+    ) -> bytes:
+        with Image.open(BytesIO(data)) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        return MarkedImage(pixels, recipe, note=note).to_bytes(suffix)
 
 
 def chosen(**changes: Any) -> ServiceSettings:

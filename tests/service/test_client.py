@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,11 @@ from imagine.pipeline import Progress
 from imagine.service.client import AsyncImagineClient, ConsentForm, ImagineClient
 from imagine.service.wire import EventReader, Preview, RemoteWish, wish_body
 from imagine.storage.consent import Purpose
+from imagine.storage.database import utc_now
+from tests.service.camera import Clock, camera, frames
 from tests.service.conftest import House, blank, selfie
+
+__all__ = ["camera"]
 
 FORM = ConsentForm("I agree.", "en", {Purpose.GENERATE}, True, True, "test")
 URL = "http://127.0.0.1"
@@ -276,11 +281,13 @@ def test_a_picture_with_an_interval_and_traits_is_made_again_from_its_recipe(
         identity=me,
         seed=3,
         guidance_interval=(0.25, 0.5),
+        aspect_ratio="4:3",
         keep=["glasses"],
         change={"hair_colour": "red"},
     ).images[0]
     assert (first.recipe.guidance_from, first.recipe.guidance_until) == (0.25, 0.5)
     assert "hair_colour=red" in first.recipe.traits
+    assert first.array.shape == (*im.info.sizes["4:3"], 3)
     again = im.replay(first.recipe, me)
     assert again.recipe == first.recipe and np.array_equal(again.array, first.array)
 
@@ -293,6 +300,7 @@ def test_a_picture_with_an_interval_and_traits_is_made_again_from_its_recipe(
         ({"change": {"shoes": "red"}}, "shoes"),
         ({"keep": ["glasses"], "change": {"glasses": "none"}}, "glasses"),
         ({"record": 4711}, "record"),
+        ({"aspect_ratio": "7:5"}, r"'7:5'.*1:1 \(128x128\), 3:4"),
     ],
 )
 def test_a_wish_that_cannot_be_is_refused_by_name(
@@ -318,6 +326,11 @@ def test_whoever_stands_beside_must_have_agreed_too(house: House) -> None:
         im.generate("in a forest", identity=ada, beside="identity_of_nobody")
 
 
+def test_a_client_knows_the_shapes_the_service_draws(im: ImagineClient, home: House) -> None:
+    assert im.info.sizes == home.service.models.info.sizes
+    assert (im.info.draws_two, im.info.pair_size) == (True, (128, 256))
+
+
 def test_both_clients_say_a_wish_the_same_way() -> None:
     wish = RemoteWish(n=2, seed=None, keep=("age",), guidance_interval=(0.0, 0.5), beside="b")
     assert wish_body("a", "in a forest", wish) == {
@@ -328,3 +341,68 @@ def test_both_clients_say_a_wish_the_same_way() -> None:
         "guidance_interval": [0.0, 0.5],
         "beside": "b",
     }
+
+
+def twenty_seconds_later(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = Clock(utc_now() + timedelta(seconds=20))
+    monkeypatch.setattr(house.service.standings, "_clock", later)
+
+
+def test_a_camera_check_verifies_somebody(
+    house: House, camera: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    im, identity = client_of(house), house.enrol()
+    assert im.find_identity(identity).facts["verification"] == "unverified"
+    check = im.begin_camera_check(identity)
+    assert check.nonce not in repr(check) and check.deadline_at > utc_now()
+    twenty_seconds_later(house, monkeypatch)
+    checked = im.answer_camera_check(identity, check, frames(list(check.poses)))
+    assert (checked.has_passed, checked.code, checked.is_verified) == (True, "", True)
+    assert im.find_identity(identity).facts["verification"] == "verified"
+    with pytest.raises(NotStored, match="not open"):
+        im.answer_camera_check(identity, check, frames(list(check.poses)))
+
+
+def test_a_camera_check_of_somebody_else_verifies_nobody(
+    house: House, camera: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    im, identity = client_of(house), house.enrol()
+    check = im.begin_camera_check(identity)
+    with pytest.raises(InvalidInput, match="list"):
+        im.answer_camera_check(identity, check, b"one frame")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="frames"):
+        im.answer_camera_check(identity, check, [])
+    twenty_seconds_later(house, monkeypatch)
+    checked = im.answer_camera_check(identity, check, frames(list(check.poses), person=3))
+    assert (checked.has_passed, checked.code) == (False, "not_the_uploads")
+    assert checked.words and not checked.is_verified
+
+
+def test_the_async_client_takes_the_camera_check_too(
+    house: House, http: TestClient, camera: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check() -> None:
+        transport = httpx2.ASGITransport(app=http.app)
+        async with httpx2.AsyncClient(transport=transport) as connection:
+            im = AsyncImagineClient(URL, house.token, http=connection)
+            begun = await im.begin_camera_check(identity)
+            twenty_seconds_later(house, monkeypatch)
+            taken = frames(list(begun.poses))
+            assert (await im.answer_camera_check(identity, begun, taken)).is_verified
+            [found] = await im.identities()
+            assert (found.id, found.facts["verification"]) == (identity, "verified")
+            assert (await im.export(identity)).startswith(b"PK")
+            await im.withdraw(identity)
+            [consent] = await im.consents(identity)
+            assert consent["withdrawn_at"] is not None
+
+    identity = house.enrol()
+    asyncio.run(check())
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    words = [
+        {name for name in vars(kind) if not name.startswith("_")}
+        for kind in (ImagineClient, AsyncImagineClient)
+    ]
+    assert words[0] == words[1]

@@ -19,6 +19,7 @@ import pytest
 
 from imagine.cli import main
 from imagine.cli import serve as serve_command
+from imagine.errors import Busy
 from imagine.service.client import ImagineClient
 from tests.service.conftest import House, selfie
 
@@ -153,23 +154,35 @@ def test_every_command_has_help(run: Run, command: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_service_starts_and_ends_as_a_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["--one-process", "--worker-process"])
+def test_the_service_starts_and_ends_as_a_command(tmp_path: Path, how: str) -> None:
     environment = {
         **os.environ,
         "IMAGINE_DATA_DIR": str(tmp_path / "data"),
         "IMAGINE_MASTER_KEY": f"file:{tmp_path / 'master.key'}",
     }
-    words = ["-m", "imagine.cli", "serve", "--single-user", "--backend", "fake", "--port", "0"]
+    words = ["-m", "imagine.cli", "serve", "--single-user", "--backend", "fake", "--port", "0", how]
     with subprocess.Popen(
         [sys.executable, *words], stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stderr is not None
-        address = process.stderr.readline().split()[2]
+        said = (line for line in process.stderr if line.startswith("Listening on"))
+        address = next(said).split()[2]
         with ImagineClient(address) as im:
-            give_up = time.monotonic() + 60
-            while time.monotonic() < give_up and im.identities():
-                time.sleep(0.1)
+            assert im.identities() == []
+            assert name_of_model(im) == "fake"  # opened by whichever process draws
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
-        assert process.wait(30) in (0, 130)
+        assert process.wait(60) in (0, 130)
     assert "Traceback" not in rest
+
+
+def name_of_model(im: ImagineClient) -> str:
+    """The model of the service, as soon as it is open."""
+    give_up = time.monotonic() + 120
+    while time.monotonic() < give_up:
+        try:
+            return im.info.name
+        except Busy:
+            time.sleep(0.2)
+    raise AssertionError("the model was not opened")

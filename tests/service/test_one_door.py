@@ -81,6 +81,9 @@ def walk(house: House) -> dict[str, bytes]:
         image = made["images"][0]
         ids |= {"generation_id": made["id"], "image_id": image["id"]}
         answers[f"content {output_format}"] = house.ask("GET", image["urls"]["content"]).content
+        for other in ("png", "jpeg", "webp"):
+            asked = f"{image['urls']['content']}?format={other}"
+            answers[f"{output_format} as {other}"] = house.ask("GET", asked).content
     answers["events"] = house.ask("GET", f"/v1/generations/{ids['generation_id']}/events").content
     wish = {"prompt": "in a forest", "identity": me, "seed": 3}
     posted = house.ask("POST", "/v1/images/generations", json=wish)
@@ -121,6 +124,17 @@ def test_everything_a_person_gets_is_signed_watermarked_and_untouched(
         assert pictures, f"{name} gave no picture: {body[:300]!r}"
         last = verifier.verify(pictures[-1][1])
         assert (last.verdict, last.watermark_found) == (Provenance.UNTOUCHED, True), name
+
+
+@pytest.mark.parametrize("made", ["png", "jpeg", "webp"])
+def test_a_picture_in_another_format_leads_to_the_same_record(
+    walk: dict[str, bytes], verifier: Verifier, made: str
+) -> None:
+    first = verifier.verify(walk[f"content {made}"])
+    for other in ("png", "jpeg", "webp"):
+        report = verifier.verify(walk[f"{made} as {other}"])
+        assert report.record == first.record is not None and report.manifest == "ours"
+    assert walk[f"{made} as {made}"] == walk[f"content {made}"]
 
 
 def test_no_answer_holds_an_unmarked_picture_and_previews_are_small(

@@ -108,13 +108,13 @@ def test_everything_of_unverified_identities_is_queued_and_hardly_anything_of_ot
     fine = report_of("nudity", Outcome.PASS)
     made = {image["id"]: fine for image in wish["images"]}
     monkeypatch.setattr(service.oversight, "_draw", lambda: 0.5)
-    service.oversight.sample(job, made)
+    service.oversight.queue(service.oversight.sample(job, made))
     sampled = Reviewer(house).reviews("random")
     assert [one["image"] for one in sampled] == list(made)
     assert {one["reason"] for one in sampled} == {"sampled"}
     service.standings.verify(house.tenant_id, identity)
     assert service.standings.sample_rate(house.tenant_id, identity) == 0.01
-    service.oversight.sample(job, made)
+    service.oversight.queue(service.oversight.sample(job, made))
     assert len(Reviewer(house).reviews("random")) == 2
 
 
@@ -122,7 +122,8 @@ def test_a_doubtful_picture_that_leaves_is_borderline(house: House, service: Ser
     wish = house.generate(house.enrol())
     job = service.jobs.get(house.tenant_id, wish["id"])
     doubtful = report_of("person_match", Outcome.REVIEW)
-    service.oversight.sample(job, {wish["images"][0]["id"]: doubtful})
+    made = {wish["images"][0]["id"]: doubtful}
+    service.oversight.queue(service.oversight.sample(job, made))
     review = Reviewer(house).reviews("borderline")[-1]
     assert review["reason"] == "person_match" and not review["needs_two_to_open"]
     assert review["checks"]["checks"]["person_match"]["score"] == 0.9
@@ -149,10 +150,10 @@ def test_a_storage_that_is_away_makes_the_job_wait_and_loses_nothing(
     monkeypatch.setattr(worker_module, "_RETRY", timedelta(0))
     plain, left = service.reviews.add_all, [DatabaseUnusable("away")]
 
-    def sometimes(news: Any) -> Any:
+    def sometimes(*words: Any) -> Any:
         if left:
             raise left.pop()
-        return plain(news)
+        return plain(*words)
 
     monkeypatch.setattr(service.reviews, "add_all", sometimes)
     wish = house.generate(house.enrol())

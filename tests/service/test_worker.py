@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from imagine.core import Recipe, Request
+from imagine.core import Request
 from imagine.errors import DatabaseUnusable, NotMarked, PictureWithheld, PromptBlocked
 from imagine.pipeline import Audience, Candidate, make_pictures
 from imagine.safety import CheckReport, Outcome, Thresholds, Verdict
@@ -24,6 +24,8 @@ from imagine.service.wiring import Service, build_service
 from imagine.storage.consent import ConsentForm, Purpose
 from imagine.storage.database import utc_now
 from imagine.storage.jobs import Job, JobState, JobStore
+from imagine.storage.people import NewImages
+from imagine.storage.vault import Kind
 from tests.service.conftest import chosen, places_in, selfie
 
 CALLER = Caller("house", "key_1", SCOPES)
@@ -83,27 +85,27 @@ def test_a_job_whose_worker_died_is_done_again_and_its_leftovers_are_gone(
     job, model = asked(own, me, n=2), asked(own, me, n=2)
     died = JobStore(own.database, lease_duration=timedelta(0)).claim("ghost", limit=1)
     assert died[0].job.id == job.id
-    recipe = Recipe("in a forest", 7, 4, 2.0, 0.7, "fake", "fake-1", "ff", "0")
-    person = own.people.identity("house", me).person_id
-    own.people.add_image("house", person, b"x", "image/png", (1, 1), recipe, me, job.id)
+    leftover = worker_module._image_id(job.id, died[0].lease.fence, 1)
+    own.people._vault.put("house", me, Kind.IMAGE, leftover, b"x")
     own.worker.start()
     done = ended(own, job)
     ended(own, model)
     assert done.state is JobState.SUCCEEDED and done.attempts == 2
     assert files_of(own, job) == files_of(own, model) and len(files_of(own, job)) == 2
+    assert own.people._vault.count("house", me)[Kind.IMAGE] == 4
 
 
 def test_a_worker_that_lost_its_job_throws_its_pictures_away(
     own: Service, me: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = asked(own, me)
-    plain = own.people.add_image
+    plain = NewImages.add
 
     def robbed(*words: Any, **more: Any) -> str:
         JobStore(own.database, Later(timedelta(hours=1))).claim("robber", limit=1)
         return plain(*words, **more)
 
-    monkeypatch.setattr(own.people, "add_image", robbed)
+    monkeypatch.setattr(NewImages, "add", robbed)
     own.worker.start()
     time.sleep(0.1)
     give_up = time.monotonic() + 10
@@ -111,6 +113,7 @@ def test_a_worker_that_lost_its_job_throws_its_pictures_away(
         assert time.monotonic() < give_up
         time.sleep(0.02)
     assert own.people.images("house", job_id=job.id) == []
+    assert own.people._vault.count("house", me)[Kind.IMAGE] == 0
     assert own.jobs.get("house", job.id).state is JobState.RUNNING
 
 
@@ -191,14 +194,14 @@ def test_a_database_that_is_away_for_a_moment_costs_nothing_but_time(
     own: Service, me: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "_RETRY", timedelta(0))
-    plain, left = own.people.add_image, [DatabaseUnusable("away")]
+    plain, left = NewImages.add, [DatabaseUnusable("away")]
 
     def sometimes(*words: Any, **more: Any) -> str:
         if left:
             raise left.pop()
         return plain(*words, **more)
 
-    monkeypatch.setattr(own.people, "add_image", sometimes)
+    monkeypatch.setattr(NewImages, "add", sometimes)
     job = asked(own, me)
     own.worker.start()
     assert ended(own, job).state is JobState.SUCCEEDED
@@ -249,8 +252,9 @@ def slow(self, states):
 FakeBackend.denoise_step = slow
 from imagine import api
 from tests.conftest import calm
-from tests.service.conftest import chosen, places_in
+from tests.service.conftest import PlainMarking, chosen, places_in
 api.usual_checks = calm
+wiring.make_marking = lambda *anything: PlainMarking()  # as in the process of the tests
 service = wiring.build_service(chosen(), places_in(Path(sys.argv[1])))
 service.models.load()
 service.worker.start()

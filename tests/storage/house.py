@@ -20,6 +20,7 @@ from imagine.storage.export import Porter
 from imagine.storage.keys import DataKeys, LocalMasterKey
 from imagine.storage.people import PeopleStore
 from imagine.storage.vault import Vault
+from imagine.storage.verified import Standings
 
 TENANT = "studio"
 JPEG = b"\xff\xd8\xff\xe0 a selfie "
@@ -113,8 +114,15 @@ class House:
             forget or {"jobs": self.jobs.forget},
             self.clock,
         )
+        self.standings = Standings(database, clock=self.clock)
         self.porter = Porter(
-            self.people, self.consents, self.events, lambda tenant, ids: [], self.clock
+            self.people,
+            self.consents,
+            self.events,
+            lambda tenant, ids: [],
+            self.standings,
+            self.signing_key,
+            clock=self.clock,
         )
         self.people.add_tenant(TENANT, "A studio")
 

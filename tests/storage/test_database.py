@@ -267,3 +267,29 @@ def _in_threads(count: int, work) -> None:  # type: ignore[no-untyped-def]
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_a_writer_of_another_process_is_waited_for(sqlite_url: str) -> None:
+    begun, order = threading.Event(), []
+
+    def hold() -> None:
+        with other.writing() as session:  # another door to the file, as another process has
+            session.execute(text("SELECT 1"))  # the lock is taken at the first statement
+            begun.set()
+            time.sleep(0.3)
+            order.append("other")
+
+    with open_database(sqlite_url) as database, open_database(sqlite_url) as other:
+        holding = threading.Thread(target=hold)
+        holding.start()
+        begun.wait()
+        database.write(lambda session: session.execute(text("SELECT 1")))
+        order.append("mine")
+        holding.join()
+    assert order == ["other", "mine"]
+
+
+def test_a_connection_keeps_waiting_for_others_after_it_wrote(sqlite_url: str) -> None:
+    with open_database(sqlite_url) as database, database.writing() as session:
+        patience = session.scalar(text("PRAGMA busy_timeout"))
+    assert patience == 1000 * database_module.BUSY_TIMEOUT_SECONDS

@@ -15,6 +15,7 @@ from imagine.errors import ConsentMissing, InvalidInput, NotStored, UnusableArch
 from imagine.storage.consent import Purpose
 from imagine.storage.database import open_database
 from imagine.storage.export import ImportLimits, Porter
+from imagine.storage.verified import Standing
 from tests.storage.house import JPEG, PNG, TENANT, House, form, make_face, make_recipe
 
 OWN = Purpose.OWN_ACCESS
@@ -83,7 +84,15 @@ def test_what_the_audit_log_says_of_the_person_is_in_the_zip(house: House) -> No
         assert (tenant_id, list(ids)) == (TENANT, [person_id, identity_id])
         return [{"kind": "identity.enrolled"}]
 
-    house.porter = Porter(house.people, house.consents, house.events, entries, house.clock)
+    house.porter = Porter(
+        house.people,
+        house.consents,
+        house.events,
+        entries,
+        house.standings,
+        house.signing_key,
+        clock=house.clock,
+    )
     index = json.loads(_members(_exported(house, person_id))["index.json"])
     assert index["log"] == [{"kind": "identity.enrolled"}]
 
@@ -152,6 +161,85 @@ def test_a_date_of_expiry_travels_while_it_lies_ahead(house: House, elsewhere: H
     elsewhere.clock.pass_(days=4)
     elsewhere.porter.import_person(TENANT, io.BytesIO(archive), form())
     assert elsewhere.people.identities(TENANT)[-1].expires_at is None
+
+
+def trusting(elsewhere: House, house: House) -> Porter:
+    """The porter of another installation that takes the word of this one."""
+    return Porter(
+        elsewhere.people,
+        elsewhere.consents,
+        elsewhere.events,
+        lambda tenant, ids: [],
+        elsewhere.standings,
+        elsewhere.signing_key,
+        [house.signing_key.public_key()],
+        elsewhere.clock,
+    )
+
+
+def standing_after(house: House, porter: Porter, archive: bytes) -> Standing:
+    """How the one identity of an archive stands where it was taken in."""
+    person_id = porter.import_person(TENANT, io.BytesIO(archive), form())
+    [facts] = house.people.identities(TENANT, person_id)
+    return house.standings.of(TENANT, facts.id)
+
+
+def test_a_passed_camera_check_travels_to_who_trusts_us(house: House, elsewhere: House) -> None:
+    person_id, identity_id = house.add_active()
+    here = house.standings.verify(TENANT, identity_id)
+    archive = _exported(house, person_id)
+    assert here.is_verified
+    assert standing_after(elsewhere, trusting(elsewhere, house), archive) == here
+    assert standing_after(house, house.porter, archive) == here  # back where it came from
+
+
+def test_the_word_of_a_stranger_verifies_nobody(house: House, elsewhere: House) -> None:
+    person_id, identity_id = house.add_active()
+    house.standings.verify(TENANT, identity_id)
+    archive = _exported(house, person_id)
+    assert standing_after(elsewhere, elsewhere.porter, archive) == Standing()
+    kind, _, details = elsewhere.events.told[-1]
+    assert (kind, details["standings_not_believed"]) == ("person.imported", 1)
+
+
+@pytest.mark.parametrize("change", ["claim", "another face"])
+def test_a_changed_archive_verifies_nobody(house: House, elsewhere: House, change: str) -> None:
+    person_id, identity_id = house.add_active()
+    if change == "another face":
+        house.standings.verify(TENANT, identity_id)
+    members = _members(_exported(house, person_id))
+    index = json.loads(members["index.json"])
+    [identity] = index["identities"]
+    if change == "another face":
+        face = make_face(seed=1)
+        arrays = {"crops": face.crops, "embeddings": face.embeddings, "embedding": face.embedding}
+        members[identity["face"]["file"]] = save_arrays(arrays)
+    else:
+        identity["standing"]["verified_at"] = house.clock.now.isoformat()
+    members["index.json"] = json.dumps(index).encode()
+    changed = _zipped(members).getvalue()
+    assert standing_after(elsewhere, trusting(elsewhere, house), changed) == Standing()
+
+
+def test_whoever_waits_for_a_reviewer_waits_elsewhere_too(house: House, elsewhere: House) -> None:
+    person_id, identity_id = house.add_active()
+    house.standings.hold(TENANT, identity_id)
+    held = _exported(house, person_id)
+    house.standings.clear(TENANT, identity_id)
+    cleared = _exported(house, person_id)
+    for archive in (held, cleared):  # who cleared them is a stranger there
+        assert standing_after(elsewhere, elsewhere.porter, archive).waits_for_review
+    assert not standing_after(elsewhere, trusting(elsewhere, house), cleared).waits_for_review
+
+
+def test_an_archive_of_before_there_were_standings_is_taken(house: House, elsewhere: House) -> None:
+    person_id, _ = house.add_active()
+    members = _members(_exported(house, person_id))
+    index = json.loads(members["index.json"])
+    del index["identities"][0]["standing"]
+    members["index.json"] = json.dumps(index).encode()
+    old = _zipped(members).getvalue()
+    assert standing_after(elsewhere, elsewhere.porter, old) == Standing()
 
 
 def test_nobody_exports_a_person_of_another_tenant(house: House) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, text
+from sqlalchemy.orm import Session
 
 from imagine.errors import (
     IdempotencyConflict,
@@ -568,6 +569,31 @@ def test_pictures_are_kept_exactly_when_the_job_succeeds(
     with database.reading() as session:
         rows = session.execute(text("SELECT id FROM tenants WHERE name = 'a picture'")).all()
     assert [row.id for row in rows] == ["w2"]
+
+
+def test_what_belongs_to_a_job_is_done_with_it_or_not_at_all(jobs: JobStore) -> None:
+    done: list[str] = []
+
+    def broken(session: Session) -> None:
+        done.append("broken")
+        raise ZeroDivisionError
+
+    def fine(session: Session) -> None:
+        done.append("fine")
+
+    new = NewJob("a", "sd", b"wish", idempotency_key="once", body_digest="0" * 64)
+    with pytest.raises(ZeroDivisionError):
+        jobs.submit(new, also=broken)
+    assert jobs.find("a") == []
+    assert not jobs.submit(new, also=fine).is_repeat
+    assert jobs.submit(new, also=broken).is_repeat  # it came before: nothing is done again
+    assert (done, jobs.waiting("a")) == (["broken", "fine"], 1)
+    lease = one(jobs.claim("w")).lease
+    with pytest.raises(ZeroDivisionError):
+        jobs.finish(lease, {}, also=broken)
+    assert jobs.get("a", lease.job_id).state == JobState.RUNNING
+    assert jobs.finish(lease, {}, also=fine) == JobState.SUCCEEDED
+    assert (done[2:], jobs.waiting("a")) == (["broken", "fine"], 0)
 
 
 # Looking

@@ -120,22 +120,21 @@ def test_pictures_are_counted_all_or_none_and_anew_each_day(
     assert standings.take_pictures(TENANT, identity, 3, 5)
     assert not standings.take_pictures(TENANT, identity, 3, 5)
     assert standings.take_pictures(TENANT, identity, 2, 5)
-    standings.give_back_pictures(TENANT, identity, 2)
-    assert standings.take_pictures(TENANT, identity, 2, 5)
+    assert not standings.take_pictures(TENANT, "somebody-else", 6, 5)
     assert standings.take_pictures(TENANT, ONE_SHOTS, 5, 5)  # counted apart
     assert standings.until_tomorrow() == 15 * 3600  # it is nine o'clock
     house.clock.pass_(hours=15)
     assert standings.take_pictures(TENANT, identity, 5, 5)
 
 
-def test_giving_back_more_than_was_taken_gives_no_credit(
-    house: House, standings: Standings
+def test_pictures_of_a_request_that_was_not_kept_do_not_count(
+    house: House, standings: Standings, database: Database
 ) -> None:
     _, identity = house.add_active()
-    standings.give_back_pictures(TENANT, identity, 5)
-    standings.take_pictures(TENANT, identity, 1, 5)
-    standings.give_back_pictures(TENANT, identity, 9)
-    assert not standings.take_pictures(TENANT, identity, 6, 5)
+    with pytest.raises(ZeroDivisionError), database.writing() as session:
+        assert standings.take_pictures(TENANT, identity, 5, 5, session)
+        raise ZeroDivisionError
+    assert standings.take_pictures(TENANT, identity, 5, 5)
 
 
 def test_forgetting_leaves_nothing_of_an_identity(house: House, standings: Standings) -> None:

@@ -124,7 +124,7 @@ def test_a_figure_that_cannot_be_had_is_a_dash():
 
 def test_the_sheet_shows_made_pictures_above_true_ones():
     sheet = contact_sheet(results(lambda who: who.embedding), WISHES[:2])
-    assert sheet.shape == (60 + 4 * 2 * 128, 3 * 128, 3)
+    assert sheet.shape == (60 + 4 * 2 * 256, 3 * 256, 3)
 
 
 @pytest.mark.parametrize(("people", "prompts"), [(1, 8), (100, 0), (100, 99)])

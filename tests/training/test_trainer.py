@@ -91,6 +91,12 @@ def test_the_whole_recipe_runs_every_stage_in_the_papers_order(tmp_path):
 
     modules = [line[2] for line in commands(Arguments())]  # type: ignore[arg-type]
     stages = [module.split(".")[-1] for module in modules if "stages" in module]
-    assert stages == ["reconstruct", "pairs", "quality_reconstruct", "quality_pairs"]
+    assert stages == [
+        "reconstruct",
+        "pairs",
+        "quality_reconstruct",
+        "quality_pairs",
+        "upsample",
+    ]
     assert sum(SHARES.values()) == pytest.approx(1.0)
     assert set(MODEL_SIZES) >= {"mini", "base", "tiny"}

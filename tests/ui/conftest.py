@@ -35,6 +35,14 @@ def selfie(person: str = "a", number: int = 1) -> bytes:
     return (PEOPLE / f"person-{person}" / f"selfie_{number}.jpg").read_bytes()
 
 
+def camera_frame() -> bytes:
+    """What the browser's camera sees: one person, who holds still."""
+    frame = io.BytesIO()
+    whole = Image.open(io.BytesIO(selfie("b"))).resize((640, 640))
+    whole.crop((0, 80, 640, 560)).save(frame, "JPEG", quality=95)
+    return frame.getvalue()
+
+
 def six_people() -> bytes:
     """Six faces in one picture."""
     sheet = Image.new("RGB", (768, 512))
@@ -137,7 +145,9 @@ def serving(studios: LocalStudios, port: int = 0) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
     """The page with doubles for models."""
-    with serving(LocalStudios("fake", "double", "double", preview_seconds=0.1)) as running:
+    studios = LocalStudios("fake", "double", "double", preview_seconds=0.1)
+    studios.models.load()
+    with serving(studios) as running:
         yield running
 
 
@@ -151,11 +161,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     if program is None:
         pytest.skip("needs a browser: apt-get install --no-install-recommends chromium")
     film = tmp_path_factory.mktemp("camera") / "person.mjpeg"
-    frame = io.BytesIO()
-    Image.open(io.BytesIO(selfie("b"))).resize((640, 640)).crop((0, 80, 640, 560)).save(
-        frame, "JPEG", quality=95
-    )
-    film.write_bytes(frame.getvalue() * 4)
+    film.write_bytes(camera_frame() * 4)
     with api.sync_playwright() as playwright:
         launched = playwright.chromium.launch(
             executable_path=program,

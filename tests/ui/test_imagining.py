@@ -19,6 +19,7 @@ from imagine.ui.imagining import (
     more_like_me,
     picture_html,
     read_form,
+    shape_choices,
     trait_choices,
     variations,
 )
@@ -44,6 +45,22 @@ def test_a_recipe_fills_the_form_it_came_from(style: str) -> None:
     assert filled["style"] == style
     figures = [filled[name] for name in ("likeness", "steps", "guidance", "seed", "best_of")]
     assert figures == [70, "12", "2", "7", 1]
+
+
+def test_a_shape_travels_with_the_wish_and_comes_back() -> None:
+    wish = read_form(EN, Form("in a forest", shape="3:4"))
+    assert wish.aspect_ratio == "3:4" and read_form(EN, Form("x", shape="")).aspect_ratio == "1:1"
+    made = card(wish)
+    made = replace(made, recipe=replace(made.recipe, aspect_ratio="3:4"))
+    assert fill_form(made)["shape"] == "3:4" and more_like_me(made).aspect_ratio == "3:4"
+    assert "Portrait 3:4" in picture_html(made, EN)
+    assert "Square" not in picture_html(card(OpenWish("in a forest")), EN)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_shape_has_a_name(language: str) -> None:
+    shapes = ("1:1", "3:4", "4:3", "9:16", "16:9")
+    assert len({name for name, _ in shape_choices(Words(language), shapes)}) == len(shapes)
 
 
 def test_traits_are_kept_changed_or_left_alone() -> None:

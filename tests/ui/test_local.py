@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -24,6 +25,7 @@ from imagine.errors import (
     UnreadablePhoto,
 )
 from imagine.pipeline import Picture
+from imagine.provenance import HASHES_FILE, MARKS_FOLDER, HashFile, perceptual_hash
 from imagine.ui import local
 from imagine.ui.local import LocalStudio, LocalStudios
 from imagine.ui.studio import Moment, OpenWish, Stage, Studio, Studios
@@ -56,7 +58,7 @@ def watched(studio: LocalStudio) -> list[Moment]:
 
 
 def wait_for(true: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while not true():
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -155,7 +157,7 @@ def test_candidates_of_different_pictures_are_different(me: LocalStudio) -> None
 
 def test_a_preview_is_a_small_picture_for_a_moment(me: LocalStudio) -> None:
     me.draw(OpenWish("in a forest"))
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while not (moment := me.drawing()) or not moment.preview:
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -168,7 +170,7 @@ def test_a_preview_is_a_small_picture_for_a_moment(me: LocalStudio) -> None:
 
 def test_stopping_keeps_what_is_finished(me: LocalStudio) -> None:
     me.draw(OpenWish("in a forest", count=8))
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while not (moment := me.drawing()) or not moment.pictures:
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -234,12 +236,33 @@ def test_stars_and_deletion(me: LocalStudio) -> None:
         me.picture(card.id)
 
 
+@pytest.mark.parametrize("way", ["delete", "forget"])
+def test_what_was_deleted_is_no_longer_known_by_its_looks(me: LocalStudio, way: str) -> None:
+    (card,) = drawn(me, OpenWish("in a forest", num_inference_steps=1)).pictures
+    folder = me._models.settings.data_directory / MARKS_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    looks = HashFile(folder / HASHES_FILE)
+    looks.add(card.recipe.record, perceptual_hash(np.asarray(Image.open(io.BytesIO(selfie())))))
+    assert looks.read().hashes_of(card.recipe.record)
+    me.delete_picture(card.id) if way == "delete" else me.forget()
+    assert not looks.read().hashes_of(card.recipe.record)
+
+
 def test_a_picture_leaves_marked(me: LocalStudio, studios: LocalStudios) -> None:
     (card,) = drawn(me, OpenWish("in a forest, sepia", seed=3)).pictures
     for suffix in (".png", ".jpg", ".webp"):
         origin = studios.verify(me.picture(card.id, suffix), f"p{suffix}")
         assert origin.recipe == card.recipe
         assert origin.report.says_generated
+
+
+def test_a_shape_is_drawn_where_the_model_has_it(me: LocalStudio) -> None:
+    me._models.load()
+    assert me.limits.shapes[0] == "1:1" and "4:3" in me.limits.shapes
+    (card,) = drawn(me, OpenWish("in a forest", num_inference_steps=1, aspect_ratio="4:3")).pictures
+    assert card.width > card.height and card.recipe.aspect_ratio == "4:3"
+    moment = drawn(me, OpenWish("in a forest", aspect_ratio="7:5"))
+    assert moment.stage is Stage.FAILED and "7:5" in str(moment.error)
 
 
 def test_a_picture_without_a_recipe_is_read_too(studios: LocalStudios) -> None:
@@ -264,12 +287,14 @@ def test_forgetting_while_drawing_keeps_nothing(me: LocalStudio) -> None:
     drawing = me._drawing
     assert drawing is not None
     me.forget()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while not drawing.moment.is_final:
         assert time.monotonic() < until
         time.sleep(0.02)
     assert drawing.moment.stage is Stage.STOPPED
-    assert me.pictures() == () and not any(copy.crops.any() for copy in drawing._people)
+    assert me.pictures() == ()
+    # The thread says that it has ended and then wipes its copies.
+    wait_for(lambda: not any(copy.crops.any() for copy in drawing._people))
 
 
 def test_skipping_gives_up_one_picture_and_goes_on_with_the_next(me: LocalStudio) -> None:

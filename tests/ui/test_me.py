@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from typing import Any, cast
 
 import pytest
 
 pytest.importorskip("gradio", reason="needs the extra ui: pip install -e '.[ui]'")
 
-from imagine.errors import ConsentMissing
+from imagine.errors import ConsentMissing, InvalidInput
 from imagine.ui import me
 from imagine.ui.desk import Visitor
+from imagine.ui.imagining import Form, begin_wish, read_form
 from imagine.ui.local import LocalStudio, LocalStudios
+from imagine.ui.studio import Consent, OpenWish, Person
 from imagine.ui.words import LANGUAGES, Words
 from tests.ui.conftest import selfie
 
@@ -80,3 +85,44 @@ def test_the_camera_hears_at_once_what_we_think(visitor: Visitor) -> None:
 def test_the_camera_guides_through_four_poses_in_every_language(language: str) -> None:
     html = me.upload_html(Words(language))
     assert html.count('data-js="pose"') == len(me.POSES) == 4
+
+
+class Ended:
+    """A studio of somebody whose agreement has run out; it draws nobody."""
+
+    def __init__(self) -> None:
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        agreed = Consent(("It is me.",), "en", yesterday - timedelta(days=365), ends_at=yesterday)
+        self.ada = Person("Ada", 2, agreed, "p1", can_be_checked=True)
+
+    def person(self) -> Person:
+        return self.ada
+
+    def people(self) -> tuple[Person, ...]:
+        return (self.ada,)
+
+    def photos(self) -> tuple[object, ...]:
+        return ()
+
+    pictures = photos
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_agreement_that_ran_out_is_said_and_asked_for_anew(language: str) -> None:
+    visitor = Visitor(cast("Any", Ended()), Words(language, "service"))
+    said = visitor.words("consent.ended", name="Ada")
+    page = unescape(me.agreement_html(visitor))
+    assert said in page and "camera-check" not in page and 'data-js="imagine"' not in page
+    for wish in (OpenWish("in a forest"), OpenWish("in a forest", person="p1")):
+        with pytest.raises(ConsentMissing) as caught:
+            begin_wish(visitor, wish)
+        # The very sentence and not what is said of any missing consent.
+        assert visitor.words.error(caught.value) == said
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_a_form_lacks_is_said_in_the_visitors_language(language: str) -> None:
+    words = Words(language)
+    with pytest.raises(InvalidInput) as caught:
+        read_form(words, Form("  "))
+    assert words.error(caught.value) == words("wish.empty")

@@ -435,6 +435,22 @@ def test_verifying_needs_no_account(anybody: TestClient) -> None:
     assert answer.status_code == 200
 
 
+def test_a_sealed_recipe_is_read_to_whose_picture_it_is(app: OneAddress, service: Service) -> None:
+    ada = Guest(app, service, "sealed", "user")
+    picture = ada.studio.picture(ada.enrol_and_draw("in a forest at dawn"), ".webp")
+    stranger = Guest(app, service, "sealed", "user")
+    anybody = TestClient(app, base_url="http://testserver")
+
+    def read_by(http: TestClient) -> str:
+        answer = http.post("/verify/picture", content=picture, headers={"X-Name": "p.webp"})
+        assert answer.status_code == 200
+        return str(answer.json()["html"])
+
+    assert "in a forest at dawn" in read_by(ada.http)
+    for other in (stranger.http, anybody):
+        assert "forest" not in read_by(other) and "not changed since" in read_by(other)
+
+
 def test_a_picture_can_be_reported_from_the_gallery(
     house: tuple[Guest, Guest, Guest], service: Service
 ) -> None:

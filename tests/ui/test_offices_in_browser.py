@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,18 +13,25 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install
 
 from playwright.sync_api import Page, expect
 
+from imagine.safety.enrolment import FrameMeasure
+from imagine.service import admission
+from imagine.service.admission import Admission
 from imagine.service.auth import Caller, scopes_of
 from imagine.storage.reviews import NewReview, Queue, ReviewState
 from imagine.storage.takedowns import Notice
+from imagine.storage.verified import StoredChallenge
+from imagine.ui import checking
 from imagine.ui.remote import RemoteStudio, RemoteStudios
 from imagine.ui.studio import Consent, OpenWish
-from tests.ui.conftest import AGREED, is_ours, selfie
+from tests.service.camera import turning_head
+from tests.ui.conftest import AGREED, camera_frame, is_ours, selfie
 from tests.ui.house import Open, make_key, make_service, serving, until
 
 # A busy machine of two cores takes its time; nothing here measures how much.
 WAIT = 120_000
 expect.set_options(timeout=WAIT)
 CALM = {"outcome": "pass", "checks": {"nudity": {"outcome": "pass", "score": 0.01}}}
+CAMERA_SEES = camera_frame()
 SignIn = Callable[..., Page]
 
 
@@ -160,12 +168,98 @@ def test_a_developer_makes_a_key_and_the_code_follows_the_form(
     assert page.strangers == []  # type: ignore[attr-defined]
 
 
+def test_the_camera_check_refuses_a_still_face_and_lets_a_turning_one_pass(
+    house: Open, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = make_key(house.service, "mirror", "user")
+    studio = studio_of(house, token, "mirror")
+    studio.add_photo(CAMERA_SEES, "me.jpg")
+    studio.enrol("Ben", AGREED)
+    page = sign_in(token, "/", permissions=["camera"])
+    page.get_by_role("link", name="Take the camera check").click()
+    # Of a machine that is busy with other things nobody asks for ten pictures a second.
+    monkeypatch.setattr(admission, "RULES", replace(admission.RULES, seconds=900.0))
+    monkeypatch.setattr(checking, "POSE_SECONDS", 0.2)
+    page.get_by_role("button", name="Turn the camera on").press("Enter")
+    begin = page.get_by_role("button", name="Begin the check")
+    expect(begin).to_be_focused()
+    for scheme in ("light", "dark"):
+        page.evaluate("name => { document.body.className = `office ${name}`; }", scheme)
+        assert looks_of(page) == []
+    begin.press("Enter")
+    expect(page.locator(".asks")).to_contain_text("your")  # left or right
+    page.keyboard.press("Escape")
+    expect(page.locator(".answer")).to_contain_text("Nothing was sent")
+    page.get_by_role("button", name="Try again").click()
+    # The doubles see every face from the front.
+    expect(page.locator(".answer.bad")).to_contain_text("Not every turn could be seen")
+    assert studio.people()[0].verified_at is None
+
+    monkeypatch.setattr(checking, "POSE_SECONDS", 0.5)
+    house_turns(house, monkeypatch)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".answer.good")).to_contain_text("that was you")
+    expect(page.locator("video")).to_be_hidden()
+    assert page.evaluate("document.querySelector('video').srcObject") is None
+    assert studio.people()[0].verified_at is not None
+    page.get_by_role("link", name="Studio").last.click()
+    expect(page.locator("#agreement")).to_contain_text("Camera check passed on")
+    assert page.strangers == []  # type: ignore[attr-defined]
+
+
+def house_turns(house: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the head in the frames turns as the newest check asks, steadily."""
+    issue, measure = house.service.standings.issue, Admission._measures
+    asked: list[tuple[str, ...]] = []
+
+    def issued(*told: Any) -> StoredChallenge:
+        challenge = issue(*told)
+        asked.append(challenge.poses)
+        return challenge
+
+    def turning(self: Admission, frames: Sequence[bytes]) -> Iterator[FrameMeasure]:
+        yaws = list(turning_head(asked[-1]))
+        assert len(frames) >= len(yaws), "the browser took too few pictures to turn steadily"
+        for number, seen in enumerate(measure(self, frames)):
+            yaw = yaws[number * len(yaws) // len(frames)]
+            embedding = seen.embedding if yaw == 0 else None
+            yield replace(seen, yaw_degrees=yaw, embedding=embedding)
+
+    monkeypatch.setattr(house.service.standings, "issue", issued)
+    monkeypatch.setattr(Admission, "_measures", turning)
+
+
+def looks_of(page: Page) -> list[tuple[str, Any]]:
+    """What axe finds, of every impact."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [(one["id"], one["nodes"][0]["target"]) for one in found]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_studio_of_a_service_can_be_used_by_everybody(
+    house: Open, sign_in: SignIn, scheme: str
+) -> None:
+    token = make_key(house.service, f"studio_{scheme}", "user")
+    draw(enrol(house, token, f"studio_{scheme}"))
+    page = sign_in(token, "/", color_scheme=scheme, viewport={"width": 1440, "height": 900})
+    expect(page.locator("#agreement")).to_contain_text("Take the camera check")
+    expect(page.locator("#places a").first).to_be_visible()
+    for tab in ("Me", "Imagine", "Gallery", "Verify"):
+        page.get_by_role("tab", name=tab, exact=True).click()
+        expect(page.get_by_role("tabpanel").locator("visible=true").first).to_be_visible()
+        for width in (1440, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert looks_of(page) == [], (tab, width)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (tab, width)
+    assert page.strangers == []  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 390)])
 def test_every_office_can_be_used_by_everybody(
     house: Open, sign_in: SignIn, scheme: str, width: int
 ) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     service = house.service
     tenant = f"looks_{scheme}"
     token = make_key(service, tenant, "user")
@@ -183,11 +277,10 @@ def test_every_office_can_be_used_by_everybody(
     for path in (
         "/review", f"/review/{review.id}", "/review/takedowns", "/review/approvals",
         "/review/cases", "/review/figures", "/review/audit", "/developers", "/reference",
-        "/appeals", "/report", "/verify", "/sign-in",
+        "/appeals", "/camera-check", "/report", "/verify", "/sign-in",
     ):  # fmt: skip
         page.goto(f"{house.url}{path}")
-        found = Axe().run(page).response["violations"]
-        assert [(one["id"], one["nodes"][0]["target"]) for one in found] == [], path
+        assert looks_of(page) == [], path
         too_wide = page.evaluate("document.documentElement.scrollWidth > innerWidth")
         assert not too_wide, path
     assert page.strangers == []  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ from tests.ui.conftest import Running, is_ours, selfie, serving, six_people, sta
 pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
 from playwright.sync_api import Page, expect
 
-expect.set_options(timeout=60_000)  # others may be at work on this machine
+expect.set_options(timeout=120_000)  # others may be at work on this machine
 _DROP = """([data, place]) => {
     const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
     const dataTransfer = new DataTransfer();
@@ -50,7 +50,7 @@ def open_page(browser: Any, server: Running) -> Iterator[Open]:
             **{"locale": "en-GB", **options},
         )
         contexts.append(context)
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(120_000)
         page = context.new_page()
         page.strangers = []  # type: ignore[attr-defined]
         page.on(
@@ -75,7 +75,7 @@ def open_page(browser: Any, server: Running) -> Iterator[Open]:
 def home(browser: Any) -> Iterator[Any]:
     """A browser that has been here before: what it keeps of the page makes the tests quicker."""
     context = browser.new_context(locale="en-GB", reduced_motion="reduce", accept_downloads=True)
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(120_000)
     yield context
     context.close()
 
@@ -218,10 +218,15 @@ def test_a_picture_leads_to_others_and_the_gallery_keeps_them(enrolled: Page) ->
     expect(starred).to_be_focused()
     page.get_by_label("Starred only").check()
     expect(page.locator("#gallery .picture")).to_have_count(1)
+    page.locator("#gallery").get_by_label("Files as").select_option("JPEG")
     with page.expect_download() as download:
         page.get_by_role("link", name="Download as zip").click()
     archive = zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes()))
-    assert len(archive.namelist()) == 2
+    assert [name[-4:] for name in archive.namelist()] == [".jpg", ".jpg"]
+    with page.expect_download() as download:
+        page.locator("#gallery").get_by_role("link", name="Download", exact=True).click()
+    assert download.value.suggested_filename.endswith(".jpg")
+    page.locator("#gallery").get_by_label("Files as").select_option("PNG")
     page.get_by_label("Search in the words").fill("líbrary")  # without its accent
     expect(page.locator("#voice")).to_have_text("Pictures found: 1")
     page.get_by_label("Search in the words").fill("a zebra")
@@ -249,6 +254,7 @@ def test_traits_and_style_travel_with_the_wish(enrolled: Page, server: Running) 
     expect(page.locator("#style label:visible")).to_have_count(1)
     page.locator("#style label", has_text="Sepia").click()
     page.get_by_label("Find a style").fill("")
+    page.get_by_label("Portrait 3:4").check(force=True)
     page.locator("#traits button").first.click()
     for trait, choice in (("Glasses", "No glasses"), ("Age", "Keep as in my photos")):
         page.get_by_label(trait, exact=True).click()
@@ -259,6 +265,9 @@ def test_traits_and_style_travel_with_the_wish(enrolled: Page, server: Running) 
     assert card.wish is not None
     assert (card.wish.keep, dict(card.wish.change)) == (("age",), {"glasses": "none"})
     assert card.wish.prompt == "in a sunny park, sepia"
+    assert card.recipe.aspect_ratio == "3:4" and card.height > card.width
+    box = page.locator("#results .frame img").bounding_box()
+    assert box is not None and box["height"] > box["width"]  # shown whole
 
 
 def test_a_picture_is_compared_by_keyboard_and_a_problem_has_its_place(enrolled: Page) -> None:
@@ -438,6 +447,7 @@ def test_a_refused_wish_says_why_and_stays_in_its_box(enrolled: Page) -> None:
 def test_a_wish_before_any_photo_is_kept(open_page: Open) -> None:
     page = open_page()
     go(page, "Imagine")
+    page.get_by_role("button", name="More ideas").click()
     page.get_by_role("button", name="smiling in a forest").click()
     page.locator("#draw").click()
     expect(page.locator("#wish-note")).to_contain_text("nobody to draw yet")

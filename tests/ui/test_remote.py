@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from imagine.errors import Busy, ConsentMissing, InvalidInput, KeyRefused, NotStored, PromptBlocked
+from imagine.provenance import Provenance
 from imagine.service.auth import Caller, scopes_of
 from imagine.service.wiring import Service
 from imagine.storage.consent import ConsentForm, Purpose
+from imagine.ui.gallery import zip_pictures
 from imagine.ui.remote import RemoteStudio, RemoteStudios
 from imagine.ui.studio import OpenWish, Stage, Studio, Studios
 from tests.ui.conftest import AGREED, selfie
@@ -140,6 +143,25 @@ def test_a_blocked_wish_leaves_no_job(service: Service, ada: RemoteStudio) -> No
     with pytest.raises(PromptBlocked):
         ada.draw(OpenWish("naked on a beach"))
     assert ada.drawing() is None
+
+
+def test_a_shape_is_drawn_and_every_format_of_it_keeps_its_marks(
+    service: Service, ada: RemoteStudio
+) -> None:
+    assert ada.limits.shapes[0] == "1:1" and "3:4" in ada.limits.shapes
+    ada.draw(OpenWish("in a forest", num_inference_steps=1, aspect_ratio="3:4"))
+    assert finished(ada) is Stage.DONE
+    (card,) = ada.pictures()
+    assert card.height > card.width and card.recipe.aspect_ratio == "3:4"
+    for suffix, kind in ((".png", "PNG"), (".jpg", "JPEG"), (".webp", "WEBP")):
+        data = ada.picture(card.id, suffix)
+        with Image.open(io.BytesIO(data)) as file:
+            assert (file.format, file.size) == (kind, (card.width, card.height))
+        report = RemoteStudios(service).verify(data, f"p{suffix}").report
+        assert report.verdict is Provenance.UNTOUCHED, suffix
+    zipped = zip_pictures(ada, [card.id], ".jpg")
+    names = zipfile.ZipFile(io.BytesIO(zipped)).namelist()
+    assert names == [f"imagine-001-seed-{card.recipe.seed}.jpg"]
 
 
 def test_stars_outlive_the_visit(service: Service, ada: RemoteStudio) -> None:

@@ -73,6 +73,12 @@ def test_everything_is_handed_to_its_owner_alone(client: TestClient) -> None:
     assert client.get("/private/export.zip").status_code == 404
 
 
+def test_a_picture_comes_in_no_other_format_than_those_offered(client: TestClient) -> None:
+    for path in ("/private/pictures/p?suffix=.gif", "/private/pictures.zip?suffix=.exe"):
+        answer = client.get(path)
+        assert answer.status_code == 400 and ".png, .jpg, .webp" in answer.json()["message"]
+
+
 def test_a_report_goes_to_the_studio(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, ...]] = []
 

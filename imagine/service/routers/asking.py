@@ -10,7 +10,9 @@ from fastapi import Depends, Header, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from imagine.errors import NotStored
+from imagine.backends import BackendInfo
+from imagine.core import SQUARE
+from imagine.errors import InvalidInput, NotStored
 from imagine.service.errors import BadParameter
 from imagine.service.schemas import ID_PATTERN, GenerationRequest, Page
 from imagine.service.wiring import Service
@@ -92,6 +94,35 @@ def checked_wish(**fields: Any) -> GenerationRequest:
         raise RequestValidationError(
             [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
         ) from error
+
+
+def shape_asked(
+    info: BackendInfo, size: tuple[int, int] | None, aspect_ratio: str | None, param: str
+) -> str:
+    """The aspect ratio that other APIs ask for by pixels.
+
+    Args:
+        info: of the model that shall draw it.
+        size: width and height; None for any.
+        aspect_ratio: our own name of the shape, if it was given as well.
+        param: what the other API calls its size.
+
+    Raises:
+        BadParameter: not offered, with the list of what is; or the two do not agree.
+    """
+    if size is None:
+        return aspect_ratio or SQUARE
+    try:
+        found = info.ratio_of(*size)
+    except InvalidInput as error:
+        raise BadParameter(param, str(error)) from error
+    if aspect_ratio not in (None, found):
+        raise BadParameter(
+            "aspect_ratio",
+            f"{size[0]}x{size[1]} pixels are of the shape {found}, and aspect_ratio is "
+            f"{aspect_ratio}. Leave one of them out.",
+        )
+    return found
 
 
 def read_photos(uploads: Sequence[UploadFile], most: int, most_bytes: int) -> list[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import format_sse_event
@@ -116,19 +116,25 @@ async def watch_generation(
 
 
 async def _events(service: Service, job: Job, last_id: str | None) -> AsyncIterator[bytes]:
-    while not job.has_ended:
-        events = await service.generations.news(job, last_id)
+    told: dict[str, Any] | None = None
+    while told is None:
+        events = [] if job.has_ended else await service.generations.news(job, last_id)
         for event in events:
             last_id = event.id
             if not event.is_last:
                 yield encoded(event.kind, event.data, event.id)
-        if not events:
+        if not events and not job.has_ended:
             yield format_sse_event(comment="still there")
         if not events or events[-1].is_last:
             # The database has the last word: another process may be working on it.
-            job = await run_in_threadpool(service.generations.get, job.tenant_id, job.id)
-    told = await run_in_threadpool(tell, service, job)
-    yield encoded(job.state.value, told.model_dump(mode="json"), last_id)
+            job, told = await run_in_threadpool(_end_of, service, job)
+    yield encoded(job.state.value, told, last_id)
+
+
+def _end_of(service: Service, job: Job) -> tuple[Job, dict[str, Any] | None]:
+    """The job as it is now and, if it has ended, all that is told of it."""
+    now = job if job.has_ended else service.generations.get(job.tenant_id, job.id)
+    return now, tell(service, now).model_dump(mode="json") if now.has_ended else None
 
 
 def encoded(kind: str, data: object, event_id: str | None = None) -> bytes:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Header, Query
 from starlette.responses import Response
 
-from imagine.errors import NotStored
+from imagine.core import Recipe
+from imagine.errors import KeyRefused, NotStored
+from imagine.provenance import RecipeNote
 from imagine.service.auth import Caller, caller_with
+from imagine.service.payloads import MEDIA_TYPES, SUFFIXES
 from imagine.service.routers.asking import Before, Limit, ServiceOf, page_of
 from imagine.service.schemas import ImageOut, Page, ProvenanceOut, RecipeOut
 from imagine.service.wiring import Service
@@ -24,6 +27,7 @@ Viewer = Annotated[Caller, Depends(caller_with("images:read", "images:review"))]
 Reader = Annotated[Caller, Depends(caller_with("images:read"))]
 Writer = Annotated[Caller, Depends(caller_with("images:write"))]
 
+Format = Literal["png", "jpeg", "webp"]
 _SOURCE_TYPES = ("compositeWithTrainedAlgorithmicMedia", "trainedAlgorithmicMedia")
 
 
@@ -56,29 +60,47 @@ def delete_image(service: ServiceOf, caller: Writer, image_id: str) -> Response:
     response_class=Response,
     responses={
         200: {
-            "description": "The marked file, byte for byte as it was made.",
+            "description": "The marked file: as it was made, or the same picture with the same "
+            "marks in the format that was asked for.",
             "content": {"image/png": {}, "image/jpeg": {}, "image/webp": {}},
         }
     },
 )
-def get_content(service: ServiceOf, caller: Viewer, image_id: str) -> Response:
-    """The picture itself."""
+def get_content(
+    service: ServiceOf,
+    caller: Viewer,
+    image_id: str,
+    format: Annotated[Format | None, Query(description="Instead of the Accept header.")] = None,
+    recipe: Annotated[
+        RecipeNote, Query(description="Who may read the recipe in the file; open: everybody.")
+    ] = RecipeNote.NONE,
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
+) -> Response:
+    """The picture itself, in the format of `format`, else of `Accept`, else as it was made.
+
+    Every format carries the same watermark and leads to the same audit entry, and is signed. The
+    recipe is in the file only for its owner, who asks for that.
+    """
     facts = service.pictures.facts(caller.tenant_id, image_id)
     data = content(service, caller, image_id)
-    suffix = facts.media_type.rpartition("/")[2]
-    headers = {"Content-Disposition": f'inline; filename="{image_id}.{suffix}"'}
-    return Response(data, media_type=facts.media_type, headers=headers)
+    kept = facts.media_type.removeprefix("image/")
+    wanted = format or _accepted(accept, kept)
+    if wanted != kept or recipe is not RecipeNote.NONE:
+        told = None
+        if recipe is not RecipeNote.NONE:
+            told = _recipe(service, caller, image_id)
+        data = service.marking.rewrite(data, SUFFIXES[wanted], told, recipe)
+    headers = {
+        "Content-Disposition": f'inline; filename="{image_id}.{wanted}"',
+        "Vary": "Accept",
+    }
+    return Response(data, media_type=MEDIA_TYPES[wanted], headers=headers)
 
 
 @router.get("/{image_id}/recipe")
 def get_recipe(service: ServiceOf, caller: Reader, image_id: str) -> RecipeOut:
     """How to make the same picture again, given the same selfies."""
-    recipe = service.people.read_recipe(
-        caller.tenant_id, image_id, purpose=Purpose.OWN_ACCESS, actor=caller.actor
-    )
-    if recipe is None:
-        raise NotStored(f"Picture {image_id!r} was stored without its recipe.")
-    return RecipeOut(**asdict(recipe))
+    return RecipeOut(**asdict(_recipe(service, caller, image_id)))
 
 
 @router.get("/{image_id}/provenance")
@@ -96,6 +118,52 @@ def get_provenance(service: ServiceOf, caller: Viewer, image_id: str) -> Provena
         carries_recipe=b"imagine:recipe" in data,
         model_revision=None if recipe is None else recipe.model_revision,
     )
+
+
+def _recipe(service: Service, caller: Caller, image_id: str) -> Recipe:
+    """How a picture was made, for its owner.
+
+    Raises:
+        KeyRefused: a reviewer's key, which may see pictures and no wishes.
+        NotStored: it was stored without.
+    """
+    if "images:read" not in caller.scopes:
+        raise KeyRefused(
+            "This key may see pictures and not how they were made. Use one with images:read.",
+            lacks_scope=True,
+        )
+    recipe = service.people.read_recipe(
+        caller.tenant_id, image_id, purpose=Purpose.OWN_ACCESS, actor=caller.actor
+    )
+    if recipe is None:
+        raise NotStored(f"Picture {image_id!r} was stored without its recipe.")
+    return recipe
+
+
+def _accepted(header: str, kept: str) -> Format:
+    """What of an Accept header we write; what is kept when it may be that, or nothing fits.
+
+    Source: RFC 9110, section 12.5.1.
+    """
+    weights: dict[str, float] = {}
+    for part in header.split(",")[:32]:
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            weights[kind] = float(quality)
+        except ValueError:
+            continue  # not a header anybody understands
+
+    def weight(name: str) -> float:
+        for kind in (MEDIA_TYPES[name], "image/*", "*/*"):
+            if kind in weights:
+                return weights[kind]
+        return 0.0
+
+    # The kept one wins a draw: it needs no second compression.
+    order = sorted(SUFFIXES, key=lambda name: (-weight(name), name != kept))
+    best = order[0] if weight(order[0]) > 0 else kept
+    return cast("Format", best)
 
 
 def content(service: Service, caller: Caller, image_id: str) -> bytes:

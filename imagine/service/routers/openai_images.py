@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from imagine.backends import BackendInfo
 from imagine.engine.limits import MAX_GUIDANCE, MAX_STEPS
 from imagine.errors import ImagineError, NotStored
 from imagine.service.auth import Caller, caller_with, check_scope
@@ -32,10 +33,23 @@ from imagine.service.errors import (
     problem_of_job,
 )
 from imagine.service.retries import RecentRequests
-from imagine.service.routers.asking import IdempotencyKey, ServiceOf, checked_wish, read_photos
+from imagine.service.routers.asking import (
+    IdempotencyKey,
+    ServiceOf,
+    checked_wish,
+    read_photos,
+    shape_asked,
+)
 from imagine.service.routers.generations import encoded
 from imagine.service.routers.identities import BODY_BYTES
-from imagine.service.schemas import MAX_BEST_OF, SEED_LIMIT, GenerationRequest, OutputFormat, Seed
+from imagine.service.schemas import (
+    MAX_BEST_OF,
+    SEED_LIMIT,
+    AspectRatio,
+    GenerationRequest,
+    OutputFormat,
+    Seed,
+)
 from imagine.service.wiring import Service
 from imagine.storage.consent import Purpose
 from imagine.storage.jobs import Job, JobState
@@ -48,12 +62,20 @@ ResponseFormat = Literal["b64_json", "url"]
 
 
 class OpenAiGeneration(BaseModel):
-    """What `client.images.generate` sends; `identity` to `best_of` through `extra_body`."""
+    """What `client.images.generate` sends.
+
+    `identity` to `best_of` and `aspect_ratio` come through `extra_body`.
+    """
 
     prompt: str = Field(min_length=1, max_length=10_000)
     model: str | None = Field(default=None, max_length=100)
     n: int | None = Field(default=None, ge=1, le=10)
-    size: str | None = Field(default=None, max_length=20)
+    size: str | None = Field(
+        default=None,
+        max_length=20,
+        description="auto, or width x height of one of the `sizes` in /v1/models, e.g. 128x128.",
+    )
+    aspect_ratio: AspectRatio | None = None
     output_format: OutputFormat | None = None
     response_format: ResponseFormat | None = None
     stream: bool | None = None
@@ -115,7 +137,7 @@ async def generate(
     digest = _digest(caller, asked.model_dump_json())
 
     def submit() -> Job:
-        wish = _wish(asked, asked.identity or "")
+        wish = _wish(service.models.info, asked, asked.identity or "")
         return service.generations.submit(caller, wish, idempotency_key, "openai").job
 
     job = await _first_or_new(service, caller, request, digest, submit)
@@ -139,6 +161,7 @@ async def edit(
     model: Annotated[str, Form(max_length=100)] = "",
     n: Annotated[int, Form(ge=1, le=10)] = 1,
     size: Annotated[str, Form(max_length=20)] = "auto",
+    aspect_ratio: Annotated[AspectRatio | None, Form()] = None,
     output_format: Annotated[OutputFormat, Form()] = "png",
     stream: Annotated[bool, Form()] = False,
     partial_images: Annotated[int, Form(ge=0, le=3)] = 0,
@@ -153,6 +176,7 @@ async def edit(
         model=model,
         n=n,
         size=size,
+        aspect_ratio=aspect_ratio,
         output_format=output_format,
         stream=stream,
         partial_images=partial_images,
@@ -183,7 +207,7 @@ async def edit(
         )  # before any photo is looked at
         enrolled = service.enrolment.enrol(tenant_id, photos, form, actor=caller.actor)
         try:
-            wish = _wish(asked, enrolled.facts.id)
+            wish = _wish(service.models.info, asked, enrolled.facts.id)
             most = service.settings.one_shot_pictures_per_day
             return service.generations.submit(caller, wish, None, "openai", most).job
         except BaseException:
@@ -329,7 +353,8 @@ _NO_TOKENS = {
 
 
 def _frame(service: Service, order: _Order) -> dict[str, object]:
-    height, width = service.models.info.image_size
+    info = service.models.info
+    height, width = info.size_of(_aspect_ratio(info, order.asked))
     return {
         "size": f"{width}x{height}",
         "quality": "auto",
@@ -353,18 +378,32 @@ def _forget(service: Service, caller: Caller, order: _Order) -> None:
 def _check(service: Service, asked: OpenAiGeneration) -> None:
     """Refuse a model or size that is not here, rather than drawing something else."""
     info = service.models.info
-    height, width = info.image_size
     if asked.model not in (None, "", info.name):
         raise BadParameter(
             "model", f"There is no model {asked.model!r} here. Use {info.name!r}, or leave it out."
         )
-    if asked.size not in (None, "auto", f"{width}x{height}"):
+    _aspect_ratio(info, asked)
+
+
+def _aspect_ratio(info: BackendInfo, asked: OpenAiGeneration) -> str:
+    """The shape a request names, by its size in pixels or by its ratio.
+
+    Raises:
+        BadParameter: not offered, or the two do not agree.
+    """
+    if asked.size in (None, "auto"):
+        return shape_asked(info, None, asked.aspect_ratio, "size")
+    width, _, height = asked.size.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
         raise BadParameter(
-            "size", f"The model {info.name!r} draws {width}x{height} pictures. Use that or auto."
+            "size",
+            f"size is {asked.size!r}; it must be auto, or width x height in pixels, one of: "
+            f"{info.sizes_in_words()}.",
         )
+    return shape_asked(info, (int(width), int(height)), asked.aspect_ratio, "size")
 
 
-def _wish(asked: OpenAiGeneration, identity_id: str) -> GenerationRequest:
+def _wish(info: BackendInfo, asked: OpenAiGeneration, identity_id: str) -> GenerationRequest:
     return checked_wish(
         prompt=asked.prompt,
         identity=identity_id,
@@ -374,6 +413,7 @@ def _wish(asked: OpenAiGeneration, identity_id: str) -> GenerationRequest:
         num_inference_steps=asked.num_inference_steps,
         guidance_scale=asked.guidance_scale,
         best_of=asked.best_of,
+        aspect_ratio=_aspect_ratio(info, asked),
         style=asked.style,
         output_format=asked.output_format or "png",
     )

@@ -45,6 +45,7 @@
     const said = region.element.querySelector(".note");
     if (said) announce(said.textContent);
     if (region.name === "gallery") { find("gallery"); showChosen(); }
+    if (["gallery", "results"].includes(region.name)) showFormat();
     if (region.name === "photos") dropRemoved();
   }
 
@@ -301,9 +302,17 @@
       try { localStorage.setItem(THEME, dark ? "dark" : "light"); } catch { /* not allowed */ }
     },
     example: (button) => fillPrompt(button.textContent),
+    "more-examples": (button) => {
+      const hidden = [...button.parentElement.querySelectorAll("[data-js=example][hidden]")];
+      for (const each of hidden) each.hidden = false;
+      button.hidden = true;
+      hidden[0]?.focus();
+    },
+    imagine: () => { goTo(1); whenThere("results").then(() => document.querySelector("#prompt textarea")?.focus()); },
+    download: (link) => { link.href = `/private/pictures/${link.dataset.id}?download=1&suffix=${format}`; },
     zip: (link) => {
       const ids = chosen().map((box) => box.dataset.choose).join(",");
-      link.href = "/private/pictures.zip" + (ids ? `?ids=${ids}` : "");
+      link.href = `/private/pictures.zip?suffix=${format}` + (ids ? `&ids=${ids}` : "");
     },
     "delete-chosen": () => {
       const ids = chosen().map((box) => box.dataset.choose).join(",");
@@ -318,11 +327,19 @@
       fill("#prompt textarea", recipe.prompt);
       for (const name of ["seed", "steps", "guidance"]) fill(`#${name} input, #${name} textarea`, recipe[name]);
       fill("#likeness input[type=number]", recipe.likeness);
+      document.querySelector(`#shape input[value="${CSS.escape(recipe.shape)}"]`)?.click();
       goTo(1);
     },
   };
   const THEME = "imagine:theme";
   const DRAFT = "imagine:wish";
+  const FORMAT = "imagine:format";
+  const FORMATS = [".png", ".jpg", ".webp"];
+  let format = FORMATS[0]; // of downloads
+  try { format = FORMATS.find((one) => one === localStorage.getItem(FORMAT)) || format; } catch { /* not allowed */ }
+  function showFormat() {
+    for (const each of document.querySelectorAll("[data-format]")) if (each.value !== format) each.value = format;
+  }
   const goTo = (number) => document.querySelectorAll('#pages button[role="tab"]')[number]?.click();
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-js]");
@@ -410,6 +427,7 @@
     const [under, over] = box.querySelectorAll(".both img");
     under.src = own.getAttribute("src");
     under.alt = own.alt;
+    under.onload = () => box.querySelector(".both").style.setProperty("--shape", `${under.naturalWidth} / ${under.naturalHeight}`);
     const slider = box.querySelector(".blend");
     slider.setAttribute("aria-label", words["compare.slider"]);
     const blend = () => box.querySelector(".both").style.setProperty("--share", `${slider.value}%`);
@@ -493,6 +511,11 @@
     } else if (input.id === "verify-file" && input.files.length) {
       verify(input.files[0]).finally(() => { input.value = ""; });
     } else if (input.dataset?.choose) showChosen();
+    else if (input.matches?.("[data-format]")) {
+      format = input.value;
+      try { localStorage.setItem(FORMAT, format); } catch { /* not allowed */ }
+      showFormat();
+    }
   });
   for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
     document.addEventListener(kind, (event) => {

@@ -293,3 +293,36 @@ def test_a_job_of_another_process_is_watched_through_the_database(
     threading.Timer(0.3, elsewhere).start()
     (last,) = events_of(home.ask("GET", wish["urls"]["events"]).text)
     assert (last[0], last[2]["id"]) == ("succeeded", wish["id"])
+
+
+def test_pictures_have_the_shape_that_was_asked_for(home: House, me: str) -> None:
+    told = finished(home, ask(home, me, aspect_ratio="3:4", seed=7).json()["id"])
+    (image,) = told["images"]
+    assert (image["width"], image["height"]) == (108, 148)
+    with Image.open(BytesIO(home.ask("GET", image["urls"]["content"]).content)) as picture:
+        assert picture.size == (108, 148)
+    assert home.ask("GET", image["urls"]["recipe"]).json()["aspect_ratio"] == "3:4"
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"aspect_ratio": "21:9"}, "Choose one of: 1:1 (128x128), 3:4 (108x148)"),
+        ({"aspect_ratio": "3x4"}, "aspect_ratio"),
+        ({"aspect_ratio": 1}, "aspect_ratio"),
+    ],
+)
+def test_a_shape_that_is_not_drawn_is_refused_with_the_list(
+    home: House, me: str, wish: dict[str, Any], words: str
+) -> None:
+    answer = ask(home, me, **wish)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["param"] == "aspect_ratio"
+    assert words in answer.text
+
+
+def test_two_people_are_drawn_in_one_shape_only(house: House) -> None:
+    ada, bob = house.enrol(0), house.enrol(1)
+    answer = ask(house, ada, beside=bob, aspect_ratio="3:4")
+    assert answer.json()["error"]["param"] == "aspect_ratio"
+    assert "256x128" in answer.json()["detail"]

@@ -34,3 +34,30 @@ def test_a_mistake_is_an_exception_of_the_client(hugging: InferenceClient) -> No
     with pytest.raises(HfHubHTTPError) as caught:
         hugging.text_to_image("in a forest", extra_body={"identity": "nobody"})
     assert caught.value.response.status_code == 404
+
+
+def test_width_and_height_choose_a_shape(hugging: InferenceClient, me: str) -> None:
+    picture = hugging.text_to_image(
+        "in a forest", width=168, height=96, extra_body={"identity": me}
+    )
+    assert picture.size == (168, 96)
+    picture = hugging.text_to_image(
+        "in a forest", extra_body={"identity": me, "aspect_ratio": "16:9"}
+    )
+    assert picture.size == (168, 96)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"width": 1024, "height": 1024}, "1024x1024 pixels. Choose one of: 1:1 (128x128), 3:4"),
+        ({"width": 168}, "Give width and height together, one of: 1:1 (128x128), 3:4"),
+    ],
+)
+def test_a_size_the_model_does_not_draw_is_refused_with_the_list(
+    hugging: InferenceClient, me: str, words: dict[str, int], sentence: str
+) -> None:
+    with pytest.raises(HfHubHTTPError) as caught:
+        hugging.text_to_image("in a forest", **words, extra_body={"identity": me})
+    assert caught.value.response.status_code == 422
+    assert sentence in caught.value.response.json()["detail"]

@@ -35,6 +35,47 @@ def test_other_formats_are_marked_as_well(home: House, me: str, asked: str, begi
     assert b"rainedAlgorithmicMedia" in answer.content
 
 
+@pytest.mark.parametrize(
+    ("query", "accept", "media_type"),
+    [
+        ("", "*/*", "image/png"),
+        ("", "application/json", "image/png"),  # what a client of an API says by habit
+        ("", "image/webp,image/*;q=0.8,*/*;q=0.5", "image/webp"),
+        ("", "image/avif, image/*, */*;q=0.8", "image/png"),
+        ("", "image/png;q=0.3, image/jpeg;q=0.9", "image/jpeg"),
+        ("", "image/jpeg;q=0, image/webp;q=nonsense", "image/png"),
+        ("?format=jpeg", "image/png", "image/jpeg"),
+        ("?format=webp", "*/*", "image/webp"),
+        ("?format=png", "image/webp", "image/png"),
+    ],
+)
+def test_a_picture_comes_in_the_format_that_is_asked_for(
+    home: House, image: dict[str, Any], query: str, accept: str, media_type: str
+) -> None:
+    answer = home.ask("GET", image["urls"]["content"] + query, headers={"Accept": accept})
+    assert answer.status_code == 200 and answer.headers["content-type"] == media_type
+    assert f".{media_type[6:]}" in answer.headers["content-disposition"]
+    begins = {"image/png": b"\x89PNG", "image/jpeg": b"\xff\xd8", "image/webp": b"RIFF"}
+    assert answer.content.startswith(begins[media_type])
+    assert b"rainedAlgorithmicMedia" in answer.content and b"in a forest" not in answer.content
+
+
+def test_a_format_nobody_writes_is_refused(home: House, image: dict[str, Any]) -> None:
+    answer = home.ask("GET", image["urls"]["content"] + "?format=gif")
+    assert answer.status_code == 422 and "gif" not in answer.headers["content-type"]
+
+
+def test_the_owner_may_have_the_recipe_inside_and_a_reviewer_may_not(house: House) -> None:
+    made = house.post_photos([selfie(1)], consent_purposes=["generate", "review"])
+    image = house.generate(made.json()["id"], seed=8)["images"][0]
+    asked = image["urls"]["content"] + "?recipe=open&format=jpeg"
+    inside = house.ask("GET", asked)
+    assert read_recipe(inside.content).prompt == "in a forest"
+    house.token = house.key("reviewer")
+    assert house.ask("GET", image["urls"]["content"] + "?format=jpeg").status_code == 200
+    assert house.ask("GET", asked).status_code == 403
+
+
 def test_the_recipe_is_kept_apart_from_the_file(home: House, image: dict[str, Any]) -> None:
     recipe = home.ask("GET", image["urls"]["recipe"]).json()
     assert (recipe["seed"], recipe["backend"]) == (5, "fake")

@@ -53,6 +53,58 @@ def test_the_pictures_are_those_of_the_native_route(home: House, me: str) -> Non
     assert base64.b64decode(b64) == home.ask("GET", native).content
 
 
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        ({"size": "auto"}, (128, 128)),
+        ({"size": "128x128"}, (128, 128)),
+        ({"size": "156x104"}, (156, 104)),
+        ({"extra": {"aspect_ratio": "9:16"}}, (96, 168)),
+        ({"size": "96x168", "extra": {"aspect_ratio": "9:16"}}, (96, 168)),
+    ],
+)
+def test_a_size_of_the_model_is_drawn_and_told(
+    home: House, me: str, words: dict[str, Any], size: tuple[int, int]
+) -> None:
+    extra = {"identity": me, **words.pop("extra", {})}
+    answer = connected(home).images.generate(prompt="in a forest", extra_body=extra, **words)
+    assert answer.data is not None
+    assert size_of(answer.data[0].b64_json) == size
+    assert answer.size == f"{size[0]}x{size[1]}"
+
+
+@pytest.mark.parametrize("size", ["1024x1024", "1536x1024", "1024x1536", "big", "128x", "x", ""])
+def test_a_size_the_model_does_not_draw_is_refused_with_the_list_and_never_changed(
+    home: House, me: str, size: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"1:1 \(128x128\), 3:4 \(108x148\)") as caught:
+        connected(home).images.generate(
+            prompt="in a forest",
+            size=size,  # type: ignore[arg-type]
+            extra_body={"identity": me},
+        )
+    assert caught.value.param == "size"
+
+
+def test_a_size_and_a_ratio_that_do_not_agree_are_refused(home: House, me: str) -> None:
+    with pytest.raises(openai.BadRequestError, match="of the shape 3:2, and aspect_ratio is 3:4"):
+        connected(home).images.generate(
+            prompt="in a forest",
+            size="156x104",  # type: ignore[arg-type]
+            extra_body={"identity": me, "aspect_ratio": "3:4"},
+        )
+
+
+def test_an_edit_has_the_size_that_was_asked_for(house: House) -> None:
+    answer = connected(house).images.edit(
+        image=("a.jpg", selfie(0)),
+        prompt="in a forest",
+        size="108x148",  # type: ignore[arg-type]
+        extra_body=CONSENT,
+    )
+    assert answer.data is not None and size_of(answer.data[0].b64_json) == (108, 148)
+
+
 def test_a_url_can_be_asked_for(home: House, me: str) -> None:
     answer = connected(home).images.generate(
         prompt="in a forest", response_format="url", extra_body={"identity": me}

@@ -15,6 +15,11 @@ from tests.service.conftest import House
 def test_the_model_is_told_as_openai_lists_models(home: House) -> None:
     (model,) = home.ask("GET", "/v1/models").json()["data"]
     assert (model["id"], model["object"], model["width"]) == ("fake", "model", 128)
+    assert model["sizes"][:2] == [
+        {"aspect_ratio": "1:1", "width": 128, "height": 128},
+        {"aspect_ratio": "3:4", "width": 108, "height": 148},
+    ]
+    assert model["pair_size"] == {"aspect_ratio": None, "width": 256, "height": 128}
     assert home.ask("GET", "/v1/models/fake").json() == model
     assert home.ask("GET", "/v1/models/dall-e").status_code == 404
 
