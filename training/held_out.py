@@ -32,7 +32,8 @@ SELFIES = 3  # photos the backend is given
 ATTEMPTS = 10  # photos tried until SELFIES + 1 are accepted
 SELFIE_SIZE = 320  # pixels; the face is then 140 to 210 wide
 _RENDERER_FILES = (
-    "assets", "basis", "glasses", "person", "renderer", "scene", "shaders", "skin", "styles",
+    "assets", "basis", "camera", "glasses", "person", "renderer", "scene", "shaders", "skin",
+    "styles",
 )  # fmt: skip
 GROUPS = ("skin_tone", "age_band", "sex")
 

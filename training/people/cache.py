@@ -27,6 +27,7 @@ from training.people.person import sample_person
 from training.people.scene import Scene, facts, sample_scene
 from training.people.splits import is_held_out
 
+LOOK = "2"  # of the renders; raised when photos no longer look like earlier ones
 SHARD_PEOPLE = 64
 SELFIES = 3  # of the photos of one person, the first ones
 
@@ -80,6 +81,23 @@ def write_shard(
     lines.write_text("".join(json.dumps(vars(record)) + "\n" for record in records))
     picture.replace(folder / f"{name}.npy")
     lines.replace(folder / f"{name}.jsonl")
+
+
+def mark_look(folder: Path) -> None:
+    """Note in a folder which look its photos have.
+
+    Raises:
+        ValueError: it holds photos of another look, which would be mixed unnoticed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / "look.txt"
+    found = mark.read_text().strip() if mark.exists() else "1" if finished_shards(folder) else LOOK
+    if found != LOOK:
+        raise ValueError(
+            f"The photos in {folder} have look {found} of the renderer, which now draws look "
+            f"{LOOK}. Name an empty folder with --out, so that the two are not mixed."
+        )
+    mark.write_text(LOOK + "\n")
 
 
 def finished_shards(folder: Path) -> list[str]:
@@ -211,6 +229,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
     last = given.start_seed + given.people
+    mark_look(given.out)
     starts = list(range(given.start_seed, last, SHARD_PEOPLE))
     until = time.time() + given.minutes * 60
     rest = (last, given.photos, given.size, until)

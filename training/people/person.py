@@ -17,8 +17,8 @@ HAIR_COLOURS: dict[str, Colour] = {
     "auburn": (0.220, 0.060, 0.028),
     "red": (0.420, 0.130, 0.035),
     "blonde": (0.620, 0.430, 0.200),
-    "grey": (0.290, 0.275, 0.255),
-    "white": (0.720, 0.670, 0.600),
+    "grey": (0.150, 0.143, 0.135),
+    "white": (0.660, 0.630, 0.590),
 }
 DYED_COLOURS: dict[str, Colour] = {
     "pink": (0.78, 0.17, 0.38),
@@ -85,8 +85,8 @@ SINGLE_SHAPES = {
     "nose-compression-uncompress": 0.7, "nose-volume-incr": 1.1,
 }  # fmt: skip
 # the base mesh looks stern; people on average do not
-USUAL = {"eyebrows-trans-up": 0.15, "eyebrows-angle-up": 0.32, "mouth-angles-up": 0.12,
-         "eyebrows-trans-forward": -0.1}  # fmt: skip
+USUAL = {"eyebrows-trans-up": 0.22, "eyebrows-angle-up": 0.1, "mouth-angles-up": 0.3,
+         "eyebrows-trans-forward": -0.15}  # fmt: skip
 SPREAD = 0.32  # 0.27 gave AUC 0.983, 0.38 gave 0.989 but caricatures now and then
 LIMIT = 0.8
 
@@ -120,6 +120,18 @@ class Person:
         blush: 0 to 1.
         lip_redness: 0 to 1, of bare lips.
         wrinkles: 0 to 1, depth of the texture's lines.
+        ruddiness: 0 to 1, blood in nose, cheeks, ears and chin.
+        oiliness: 0.3 to 1.3, how much forehead, nose and cheekbones shine.
+        lash_strength: 0 to 1.
+        brow_height: decimetres, up from where the mesh lies.
+        hair_volume: 1 as the mesh is; 1.15 stands well off the head.
+        hair_length: share of a long mesh's length below the chin that is kept.
+        hair_wave: decimetres, how far long hair swings from side to side.
+        hair_mirrored: whether the parting is on the other side.
+        hair_streak: how much lighter some strands are than the rest, a factor.
+        hairline: 0 low and straight to 1 far receded at the temples.
+        crown: 0 to 1, how bare the top of the head is.
+        beard_length: decimetres.
     """
 
     seed: int
@@ -146,6 +158,18 @@ class Person:
     blush: float
     lip_redness: float
     wrinkles: float
+    ruddiness: float
+    oiliness: float
+    lash_strength: float
+    brow_height: float
+    hair_volume: float
+    hair_length: float
+    hair_wave: float
+    hair_mirrored: bool
+    hair_streak: float
+    hairline: float
+    crown: float
+    beard_length: float
 
     @property
     def age_band(self) -> str:
@@ -156,6 +180,20 @@ class Person:
     def tone_word(self) -> str:
         """Coarse skin tone."""
         return "light" if self.skin_tone < 0.36 else "medium" if self.skin_tone < 0.66 else "dark"
+
+
+def streak_colour(person: Person, name: str, rgb: Colour) -> Colour:
+    """Albedo of the lighter strands: grey hair is dark and white strands mixed.
+
+    Args:
+        person: whose hair.
+        name: word of the colour as worn.
+        rgb: its albedo.
+    """
+    if name == "grey":
+        return (0.50, 0.49, 0.47)
+    r, g, b = (min(c * person.hair_streak, 0.85) for c in rgb)
+    return (r, g, b)
 
 
 def linear(srgb: tuple[float, ...]) -> Colour:
@@ -187,6 +225,9 @@ def sample_person(seed: int) -> Person:
     style = _hair_style(g, sex, age, tone, ancestry)
     beard, density = _beard(g, sex)
     made_up = sex == "woman" and g.random() < 0.6
+    # what later versions added draws from its own source, so that earlier traits stay the same
+    more = np.random.default_rng([seed, 7919, 2])
+    style = _restyle(more, sex, age, style)
     return Person(
         seed=seed,
         sex=sex,
@@ -212,7 +253,50 @@ def sample_person(seed: int) -> Person:
         blush=float(g.uniform(0.0, 0.5) + 0.3 * made_up),
         lip_redness=float(g.uniform(0.1, 1.0)),
         wrinkles=float(np.clip((age - 25) / 45 + g.normal(0, 0.15), 0.0, 1.0)),
+        ruddiness=float(more.beta(1.6, 2.2)),
+        oiliness=float(more.uniform(0.3, 1.3)),
+        lash_strength=_lash_strength(more, sex, made_up),
+        brow_height=float(more.normal(0.02, 0.015)),
+        hair_volume=float(more.uniform(0.98, 1.08)),
+        hair_length=float(more.uniform(0.0, 1.0)),
+        hair_wave=float(max(0.0, more.normal(0.0, 0.05))),
+        hair_mirrored=bool(more.random() < 0.5),
+        hair_streak=float(more.uniform(1.15, 1.8)),
+        hairline=_hairline(more, sex, age),
+        crown=float(np.clip(more.normal((age - 30) / 40, 0.3), 0, 1)) if sex == "man" else 0.0,
+        beard_length=_beard_length(more, beard),
     )
+
+
+def _restyle(g: np.random.Generator, sex: str, age: int, style: str) -> str:
+    """Some wear a bob, a crop or a wreath of hair around a bare top instead."""
+    if sex == "woman" and style not in ("afro01", "buzz") and g.random() < 0.3:
+        return str(g.choice(["bob01", "bob02"]))
+    if sex == "woman" and style == "ponytail01" and g.random() < 0.4:
+        return "long01"  # from the front a ponytail is a cap, and too many looked like men
+    if sex == "man" and style == "buzz" and g.random() < 0.5:
+        return "crop"
+    if sex == "man" and style in ("short02", "short04", "short01") and g.random() < 0.25:
+        return "crop"
+    if style == "bald" and g.random() < (0.25 if age < 45 else 0.7):
+        return "wreath"
+    return style
+
+
+def _lash_strength(g: np.random.Generator, sex: str, made_up: bool) -> float:
+    low, high = (0.2, 0.4) if sex == "man" else (0.65, 0.95) if made_up else (0.35, 0.6)
+    return float(g.uniform(low, high))
+
+
+def _hairline(g: np.random.Generator, sex: str, age: int) -> float:
+    usual = 0.15 if sex == "woman" else 0.25 + 0.5 * np.clip((age - 25) / 45, 0, 1)
+    return float(np.clip(g.normal(usual, 0.15 if sex == "woman" else 0.22), 0, 1))
+
+
+def _beard_length(g: np.random.Generator, beard: str) -> float:
+    low, high = {"none": (0.0, 0.0), "stubble": (0.008, 0.016), "moustache": (0.02, 0.05),
+                 "goatee": (0.02, 0.08), "beard": (0.025, 0.15)}[beard]  # fmt: skip
+    return float(low + (high - low) * g.random() ** 2)
 
 
 def _phenotype(g: np.random.Generator, sex: str, age: int, ancestry: np.ndarray) -> Pairs:

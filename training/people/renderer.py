@@ -16,7 +16,7 @@ from typing import Any
 import moderngl
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import ndimage, sparse
 
 from training.people import shaders
 from training.people.assets import (
@@ -32,11 +32,13 @@ from training.people.assets import (
     load_texture,
 )
 from training.people.basis import BODY_VERTICES, Basis, load_basis
+from training.people.camera import take
 from training.people.glasses import glasses_parts
-from training.people.person import Person
-from training.people.scene import Scene
+from training.people.person import Person, streak_colour
+from training.people.scene import GARMENTS, HAIR_WORDS, Scene
 from training.people.skin import (
     SkinMap,
+    fur_coat,
     load_linear,
     paint_skin,
     skin_detail,
@@ -48,10 +50,13 @@ from training.people.styles import apply_style
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int32]
+NEAR_FAR = 1.0, 60.0  # of the camera, dm
 SRGB8_ALPHA8 = 0x8C43
 SAMPLE_ALPHA_TO_COVERAGE = 0x809E
 EYEBALLS = {"Left": 14598, "Right": 14670}  # first of 72 helper vertices each
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
+SCALP_FUR = {"buzz": 0.05, "crop": 0.2, "wreath": 0.1}  # usual length, dm
+PRINTED = ("t-shirt", "shirt")
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,7 @@ class Renderer:
         self.basis = basis or load_basis()
         self.skin_size = 512 if size <= 192 else 1024
         self.shadow_size = 320 if size <= 192 else 1024
+        self.most_layers = 5 if size <= 192 else 10  # of fur: as many as can be told apart
         self.samples = samples
         self.supersample = supersample
         self.context: Any = moderngl.create_context(standalone=True, backend="egl")  # type: ignore[arg-type]
@@ -175,6 +181,10 @@ class Renderer:
                 "frame": shaders.FRAME, "shadow": shaders.SHADOW_FRAGMENT,
             }.items()
         }  # fmt: skip
+        self._programs["fur"] = self.context.program(
+            vertex_shader=shaders.FUR_VERTEX, fragment_shader=shaders.FUR
+        )
+        self._noise = self._upload_plain(noise_tile(256))
         self._background: Any = self.context.program(
             vertex_shader=shaders.QUAD_VERTEX, fragment_shader=shaders.BACKGROUND_FRAGMENT
         )
@@ -280,6 +290,15 @@ class Renderer:
         texture.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
         return texture
 
+    def _upload_plain(self, picture: NDArray[np.uint8]) -> Any:
+        """A texture whose numbers are not colours."""
+        height, width, channels = picture.shape
+        data = np.ascontiguousarray(picture[::-1]).tobytes()
+        texture = self.context.texture((width, height), channels, data, alignment=1)
+        texture.build_mipmaps()
+        texture.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
+        return texture
+
     def _place(self, name: str) -> tuple[Environment, Any, FloatArray]:
         if name not in self._places:
             light = load_environment(self.assets / "environments" / f"{name}.exr")
@@ -304,6 +323,8 @@ class Renderer:
         head = self._rest[self._landmarks.middle]
         self._rest -= head  # the point between the eyes becomes the origin
         self._skin_key = ()
+        self._coats: dict[str, NDArray[np.uint8]] = {}
+        self._coat_textures: dict[str, Any] = {}
 
     def _skin_picture(self, person: Person, scene: Scene) -> Any:
         key = (person.seed, scene.hair_rgb)
@@ -395,10 +416,11 @@ class Renderer:
         target.use()
         self.context.clear(0.0, 0.0, 0.0, 1.0, depth=1.0)
         self._draw_background(scene, view, place)
-        self._draw_parts(draws, view, place)
+        self._draw_parts(draws, scene, view, place)
         self.context.copy_framebuffer(resolved, target)
-        image = self._read(resolved, size)
+        image, depth = self._read(resolved, size), self._read_depth(resolved, size, view)
         noise = np.random.default_rng([person.seed, scene.seed, 3])
+        image = take(image, depth, scene.lens, noise)
         image = apply_style(image, scene.style, scene.grain, scene.vignette, noise)
         return Photo(image, *self._locate(body, view, size))
 
@@ -424,7 +446,7 @@ class Renderer:
         look = np.eye(4, dtype=np.float32)
         look[:3, :3] = towards.T
         look[:3, 3] = -towards.T @ eye
-        near, far = 1.0, 60.0
+        near, far = NEAR_FAR
         lens = np.zeros((4, 4), np.float32)
         lens[0, 0] = lens[1, 1] = focal
         lens[0, 2], lens[1, 2] = -2 * scene.offset[0], -2 * (scene.offset[1] + self._lift(scene))
@@ -457,6 +479,10 @@ class Renderer:
         facing = np.clip((world @ view.key_direction + 0.15) / 1.15, 0, 1)
         direct = view.key * facing[:, None] * 0.85
         ambient = float(soft.mean(0) @ LUMINANCE)
+        self._add_lamp(scene, view, level=float((soft + direct).mean(0) @ LUMINANCE))
+        direct = view.key * np.clip((world @ view.key_direction + 0.15) / 1.15, 0, 1)[:, None]
+        direct *= 0.85
+        soft = soft * view.dimmed
         # a strong lamp is softened, as a photographer would: no cheek in pure black
         strongest = float((direct @ LUMINANCE).max())
         if strongest > 3.0 * ambient:
@@ -472,10 +498,31 @@ class Renderer:
         exposure = wanted / max(float((seen * albedo) @ LUMINANCE) / np.pi, 1e-6)
         tinted = soft.mean(0) + 0.4 * direct.mean(0) + view.fill  # lamps often miss the face
         white = float(tinted @ LUMINANCE) / np.maximum(tinted, 1e-6)
-        balance = white**0.85
+        balance = white**scene.white_balance
         view.gain = (exposure * balance).astype(np.float32)
         view.background_gain = view.gain * self._calm(scene, view, small)
-        view.harmonics = light.harmonics
+        view.harmonics = light.harmonics * view.dimmed
+
+    @staticmethod
+    def _add_lamp(scene: Scene, view: View, level: float) -> None:
+        """Bring a window, a rim light or a flash; `level` is what the place gives the face."""
+        side, strength = scene.lamp_side, scene.lamp_strength
+        view.rim = np.zeros(3, np.float32)
+        view.rim_direction = np.array([0, 0, -1], np.float32)
+        if scene.lamp == "window":
+            towards = rotation(side * (35 + 40 * abs(np.sin(scene.seed + 1.0))), -22, 0)
+            view.key_direction = (towards @ np.array([0, 0, 1])).astype(np.float32)
+            view.key = level * 1.7 * strength * np.array([0.98, 1.0, 1.04], np.float32)
+            view.dimmed = 0.75
+        elif scene.lamp == "flash":
+            view.key_direction = np.array([0.06 * side, 0.12, 0.99], np.float32)
+            view.key = level * 2.0 * strength * np.ones(3, np.float32)
+            view.dimmed = 0.55
+        elif scene.lamp == "rim":
+            towards = rotation(side * (125 + 25 * abs(np.sin(scene.seed + 2.0))), -25, 0)
+            view.rim_direction = (towards @ np.array([0, 0, 1])).astype(np.float32)
+            colour = np.array([1.08, 1.0, 0.86], np.float32)
+            view.rim = level * 3.0 * strength * colour
 
     @staticmethod
     def _calm(scene: Scene, view: View, small: FloatArray) -> float:
@@ -510,22 +557,16 @@ class Renderer:
         normals = self._skin_normals(body[:count])
         _write(skin, body[:count], normals, basis.corner_vertices)
         picture = self._skin_picture(person, scene)
-        draws = [Draw(skin, "skin", picture, {})]
+        gloss = 0.75 * scene.shine
+        draws = [Draw(skin, "skin", picture, {"options": (0.28, gloss, 0, 0)})]
         draws += self._eyes(person, scene, body, view)
         if dict(scene.actions).get("jawOpen", 0.0) > 0.05:  # else they glint between closed lips
             draws.append(self._teeth(body))
         cloth = self._hang(f"cloth|{scene.garment}", "cloth", garment, rest, grow=0.03)
-        texture, mean = self._garment_texture(scene.garment)
-        contrast = 0.8 if scene.clothing_colour != "white" else 0.5
-        draws.append(
-            Draw(
-                cloth,
-                "cloth",
-                texture,
-                {"tint": scene.clothing_rgb, "options": (mean, contrast, 0.0, 0.0)},
-            )
-        )
+        draws.append(Draw(cloth, "cloth", self._garment_texture(scene.garment),
+                          self._worn(scene, rest)))  # fmt: skip
         draws += self._hat(scene, rest)
+        draws += self._fur(person, scene, body, skin)
         draws += self._hair(person, scene, rest)
         draws += self._brows(person, scene, body)
         draws += self._glasses(person, scene, rest)
@@ -538,21 +579,34 @@ class Renderer:
         corners = hidden[self.basis.corner_vertices[self.basis.triangles]]
         return self.basis.triangles[~corners.all(1)]
 
-    def _garment_texture(self, name: str) -> tuple[Any, float]:
-        folder = self.assets / "clothes" / name
-        path = diffuse_texture(folder / f"{name}.mhmat")
-        key = f"{path}|mean"
-        texture, _ = self._texture(path)
+    def _worn(self, scene: Scene, rest: FloatArray) -> dict[str, Any]:
+        """Colours and pattern of a garment in this photo."""
+        contrast = 0.75 if scene.clothing_colour != "white" else 0.5
+        repeats, where, threshold = scene.pattern
+        if GARMENTS[scene.garment] not in PRINTED or (repeats < 0) != (
+            GARMENTS[scene.garment] == "t-shirt"
+        ):
+            repeats = 0.0
+        shiny = 0.5 if GARMENTS[scene.garment] in ("jacket", "suit") else 0.15
+        return {
+            "tint": scene.clothing_rgb,
+            "second": scene.second_rgb,
+            "options": (0.0, contrast, 0.0, shiny),
+            "pattern": (repeats, where, threshold, 0.0),
+            "pattern_rgb": scene.pattern_rgb,
+        }
+
+    def _garment_texture(self, name: str) -> Any:
+        """Light and shade of the cloth without its colours; see `cloth_texture`."""
+        key = f"cloth|{name}"
         if key not in self._textures:
+            folder = self.assets / "clothes" / name
+            picture = load_texture(diffuse_texture(folder / f"{name}.mhmat"))
             fitting = self._fitting(f"clothes/{name}", name)
-            picture = load_texture(path)
-            size = picture.shape[0]
-            centres = fitting.uvs[fitting.triangles].mean(1)
-            columns = np.clip(centres[:, 0] * size, 0, size - 1).astype(int)
-            rows = np.clip((1 - centres[:, 1]) * size, 0, size - 1).astype(int)
-            lum = to_linear(picture[rows, columns, :3]) @ LUMINANCE
-            self._textures[key] = (texture, float(np.median(lum)))
-        return self._textures[key]
+            prepared = cloth_texture(picture, fitting.uvs[fitting.triangles].mean(1), name)
+            texture = self._upload_plain(prepared)
+            self._textures[key] = (texture, 1.0)
+        return self._textures[key][0]
 
     def _eyes(self, person: Person, scene: Scene, body: FloatArray, view: View) -> list[Draw]:
         fitting = self._fitting("eyes/high-poly", "high-poly")
@@ -574,9 +628,21 @@ class Renderer:
             draws.append(Draw(part, "eye", texture, {
                 "centre": centre, "gaze": gaze, "gaze_right": right, "gaze_up": up,
                 "options": (0.48, 0.7056, 1 - 0.293, 0.1132),
+                "pupil": 0.24 + 0.16 * ((scene.seed * 7 + person.seed) % 10) / 10,
+                "catch_light": self._catch_light(scene, view),
                 "tint": (0.8, 0.8, 0.8) if person.iris in ("ice", "grey", "lightblue") else
                         (1.0, 1.0, 1.0)}))  # fmt: skip
         return draws
+
+    @staticmethod
+    def _catch_light(scene: Scene, view: View) -> tuple[float, float, float, float]:
+        """Direction of what the eyes mirror, and whether it is a window."""
+        towards = np.asarray(view.key_direction, np.float32)
+        if towards[2] < 0.3 or towards[1] < 0.05:  # the lamp is behind: something else is seen
+            towards = np.array([0.35 * scene.lamp_side, 0.42, 0.84], np.float32)
+        towards = towards / np.linalg.norm(towards)
+        x, y, z = (float(v) for v in towards)
+        return (x, y, z, scene.pane)
 
     @staticmethod
     def _look(
@@ -611,48 +677,132 @@ class Renderer:
         fitting = self._fitting("clothes/fedora01", "fedora")
         part = self._hang("hat", "cloth", fitting, rest, grow=0.04)
         folder = self.assets / "clothes" / "fedora01" / "materials"
-        texture, mean = self._texture(folder / "fedora_texture_grey.png", 512)
+        if "cloth|hat" not in self._textures:
+            picture = load_texture(folder / "fedora_texture_grey.png", 512)
+            prepared = cloth_texture(picture, fitting.uvs[fitting.triangles].mean(1), "hat")
+            texture = self._upload_plain(prepared)
+            self._textures["cloth|hat"] = (texture, 1.0)
         tint = (0.045, 0.04, 0.038) if scene.seed % 2 else (0.14, 0.10, 0.07)
-        return [Draw(part, "cloth", texture, {"tint": tint, "options": (mean, 0.6, 0.0, 0.0)})]
+        return [Draw(part, "cloth", self._textures["cloth|hat"][0], {
+            "tint": tint, "second": (0.02, 0.018, 0.017), "options": (0.0, 0.6, 0.0, 0.1),
+            "pattern": (0.0, 0.0, 0.0, 0.0), "pattern_rgb": tint})]  # fmt: skip
+
+    def _hat_plane(self, scene: Scene, rest: FloatArray) -> tuple[float, float, float, float]:
+        """Hair above this plane is under the hat."""
+        if scene.hat == "none":
+            return (0.0, 0.0, 0.0, 1e9)
+        middle = rest[self._vertex_count + 1]  # the head's joint
+        hat = self._fitting("clothes/fedora01", "fedora").fit(rest)
+        crown = hat[np.hypot(hat[:, 0], hat[:, 2] - middle[2]) < 0.95]
+        low = float(np.quantile(crown[:, 1], 0.06)) if len(crown) else float(hat[:, 1].min())
+        return (0.0, 1.0, 0.18, low + 0.03 + 0.18 * float(middle[2]))
+
+    def _fur(self, person: Person, scene: Scene, body: FloatArray, skin: Part) -> list[Draw]:
+        """Beards and very short hair: many thin layers over the skin, each with fewer strands."""
+        fineness = 9.0 * self.most_layers  # layers a decimetre
+        draws = []
+        if person.beard_length > 0:
+            draws.append(self._grown("beard", person, scene, skin, {
+                "tint": np.array(person.hair_rgb) * 0.9 + 0.006,
+                "streak": streak_colour(person, person.hair_colour, person.hair_rgb),
+                "options": (0.5, 0.6, 8.0, 0.35) if person.beard == "stubble" else
+                           (0.5, 1.0, 8.0, 0.2),
+                "shells": (person.beard_length * fineness, person.beard_length, 0.55, -0.1),
+            }))  # fmt: skip
+        if person.hair_style in SCALP_FUR:
+            length = SCALP_FUR[person.hair_style] * (0.6 + 0.8 * person.hair_length)
+            draws.append(self._grown("scalp", person, scene, skin, {
+                "tint": np.array(scene.hair_rgb) + 0.006,
+                "streak": streak_colour(person, scene.hair_colour, scene.hair_rgb),
+                "options": (0.5, 1.0, 8.0, 0.2),
+                "shells": (1 + 0.7 * length * fineness, length, 0.25, 0.3),
+            }))  # fmt: skip
+        return draws
+
+    def _grown(
+        self, kind: str, person: Person, scene: Scene, skin: Part, values: dict[str, Any]
+    ) -> Draw:
+        """One coat of fur; its number of layers becomes whole."""
+        wanted, *rest = values["shells"]
+        layers = int(np.clip(wanted, 1, self.most_layers))
+        values |= {"shells": (layers, *rest), "hat_plane": self._hat_plane(scene, self._rest)}
+        part = self._fur_part(kind, scene.garment, person, skin)
+        picture = self._fur_texture(kind, person)
+        return Draw(part, "fur", picture, values, casts=False, layers=layers)
+
+    def _fur_part(self, kind: str, garment: str, person: Person, skin: Part) -> Part:
+        """The skin's own buffers with the triangles on which something grows."""
+        key = f"fur|{kind}|{garment}"
+        if key not in self._parts:
+            coat = self._coat(kind, person)[..., 0]
+            uvs, size = self.basis.corner_uvs, coat.shape[0]
+            rows = np.clip(((1 - uvs[:, 1]) * size).astype(int), 0, size - 1)
+            columns = np.clip((uvs[:, 0] * size).astype(int), 0, size - 1)
+            wide = ndimage.maximum_filter(coat, max(3, size // 64))
+            triangles = self.basis.triangles
+            triangles = triangles[(wide[rows, columns] > 5)[triangles].any(1)]
+            index = self.context.buffer(np.ascontiguousarray(triangles, np.int32).tobytes())
+            array = self._vertex_array("fur", skin.dynamic, skin.static, index)
+            self._parts[key] = Part(
+                {"fur": array}, skin.dynamic, skin.static, index, triangles.size
+            )
+        return self._parts[key]
+
+    def _coat(self, kind: str, person: Person) -> NDArray[np.uint8]:
+        if kind not in self._coats:
+            self._coats[kind] = fur_coat(person, self._regions, kind)
+        return self._coats[kind]
+
+    def _fur_texture(self, kind: str, person: Person) -> Any:
+        if kind not in self._coat_textures:
+            coat = self._coat(kind, person)
+            texture = self._upload_plain(coat)
+            self._coat_textures[kind] = texture
+        return self._coat_textures[kind]
 
     def _hair(self, person: Person, scene: Scene, rest: FloatArray) -> list[Draw]:
-        if person.hair_style in ("bald", "buzz"):
+        if HAIR_WORDS[person.hair_style] in ("bald", "shaved") or person.hair_style in SCALP_FUR:
             return []
         style = person.hair_style
         fitting = self._fitting(f"hair/{style}", style)
-        part = self._hang("hair", "hair", fitting, rest)
+        middle = rest[self._vertex_count + 1]  # the head's joint
+        fresh = "hair" not in self._parts
+        part = self._part("hair", "hair", fitting.uvs, fitting.skinning, self._hair_triangles(
+            fitting, person.hair_mirrored))  # fmt: skip
+        if fresh:
+            positions = groom(fitting.fit(rest), middle, person)
+            normals = fitting.normals(positions) * (-1.0 if person.hair_mirrored else 1.0)
+            _write(part, positions, normals, fitting.corner_vertices)
         folder = self.assets / "hair" / style
         texture, mean = self._texture(diffuse_texture(folder / f"{style}.mhmat"), 512)
-        middle = rest[self._vertex_count + 1]  # the head's joint
-        plane = (0.0, 0.0, 0.0, 1e9)
-        if scene.hat != "none":
-            hat = self._fitting("clothes/fedora01", "fedora").fit(rest)
-            crown = hat[np.hypot(hat[:, 0], hat[:, 2] - middle[2]) < 0.95]
-            low = float(np.quantile(crown[:, 1], 0.06)) if len(crown) else float(hat[:, 1].min())
-            plane = (0.0, 1.0, 0.18, low + 0.03 + 0.18 * float(middle[2]))
-        return [
-            Draw(
-                part,
-                "hair",
-                texture,
-                {
-                    "tint": scene.hair_rgb,
-                    "options": (mean, 0.75, 0, 0),
-                    "centre": ("head", middle),
-                    "hat_plane": plane,
-                },
-            )
-        ]
+        chin = float(rest[self._landmarks.outline, 1].min())
+        lowest = -1e9
+        if style == "long01":  # worn between chin and its full length
+            lowest = chin + 0.3 - 3.2 * person.hair_length if person.hair_length < 0.85 else -1e9
+        streak = streak_colour(person, scene.hair_colour, scene.hair_rgb)
+        brows = 0.32  # above the eyes, which are the origin
+        front = float(rest[self._landmarks.outline, 2].min())
+        return [Draw(part, "hair", texture, {
+            "tint": scene.hair_rgb, "streak": streak, "options": (mean, 0.85, 0, 0),
+            "centre": ("head", middle), "hat_plane": self._hat_plane(scene, rest),
+            "trim": (lowest, brows, 0.56, front),
+        })]  # fmt: skip
+
+    @staticmethod
+    def _hair_triangles(fitting: Fitting, mirrored: bool) -> IntArray:
+        return fitting.triangles[:, ::-1] if mirrored else fitting.triangles
 
     def _brows(self, person: Person, scene: Scene, body: FloatArray) -> list[Draw]:
         name = f"eyebrow{person.brow:03d}"
         fitting = self._fitting(f"eyebrows/{name}", name)
-        part = self._hang("brow", "brow", fitting, body, renew=True)
+        raised = body.copy()
+        raised[:, 1] += person.brow_height
+        part = self._hang("brow", "brow", fitting, raised, renew=True)
         texture, _ = self._texture(self.assets / "eyebrows" / name / f"{name}.png", 512)
         hair = np.array(person.hair_rgb)
         if person.hair_colour in ("grey", "white"):  # brows keep their colour longer than hair
             hair = 0.4 * hair * np.array([1.0, 0.9, 0.8]) + np.array([0.03, 0.022, 0.017])
-        tint = tuple(float(v) for v in np.clip(hair * 0.62, 0.008, 0.32))
+        tint = tuple(float(v) for v in np.clip(hair * 0.7 + 0.012, 0.012, 0.32))
         draws = [
             Draw(
                 part, "brow", texture, {"tint": tint, "options": (0.3, person.brow_strength, 0, 0)}
@@ -662,7 +812,7 @@ class Renderer:
         fitting = self._fitting(f"eyelashes/{name}", name)
         part = self._hang("lash", "brow", fitting, body, renew=True)
         texture, _ = self._texture(self.assets / "eyelashes" / name / f"{name}.png", 512)
-        strength = 0.95 if person.sex == "woman" else 0.4
+        strength = person.lash_strength
         draws.append(
             Draw(
                 part,
@@ -702,7 +852,10 @@ class Renderer:
             elif scene.glasses == "sunglasses":
                 look = {"tint": (0.012, 0.011, 0.010), "options": (0.5, 0.93, 1.0, 0.0)}
             else:
-                look = {"tint": (0.5, 0.5, 0.5), "options": (0.6, 0.06, 2.0, 0.0)}
+                look = {
+                    "tint": (0.5, 0.5, 0.5),
+                    "options": (1.6, 0.04, 1.5, 1.0 + 3.0 * abs(float(np.sin(scene.seed + 3.0)))),
+                }
             draws.append(
                 Draw(part, "frame", None, look, casts=name == "frame", blends=name != "frame")
             )
@@ -720,10 +873,12 @@ class Renderer:
         program["body"].write(_columns(view.body))
         program["camera"].write(_columns(view.light))
         for draw in draws:
-            if not draw.casts or draw.program in ("brow", "eye", "teeth"):
+            if not draw.casts or draw.program in ("brow", "eye", "teeth", "fur"):
                 continue
             solid = draw.program != "hair"
             program["cutoff"].value = 0.0 if solid else 0.35
+            if not solid:
+                program["trim"].value = self._resolve(draw.values["trim"], view)
             if draw.picture is not None:
                 draw.picture.use(0)
             draw.part.arrays["shadow"].render()
@@ -733,7 +888,10 @@ class Renderer:
             colour = self.context.renderbuffer((size, size), 4, samples=self.samples)
             depth = self.context.depth_renderbuffer((size, size), samples=self.samples)
             drawn = self.context.framebuffer([colour], depth)
-            plain = self.context.framebuffer([self.context.renderbuffer((size, size), 4)])
+            plain = self.context.framebuffer(
+                [self.context.renderbuffer((size, size), 4)],
+                self.context.depth_texture((size, size)),
+            )
             self._targets[size] = (drawn, plain)
         return self._targets[size]
 
@@ -749,28 +907,32 @@ class Renderer:
         program["gain"].value = tuple(map(float, view.background_gain))
         self._quad.render()
 
-    def _draw_parts(self, draws: list[Draw], view: View, place: Any) -> None:
+    def _draw_parts(self, draws: list[Draw], scene: Scene, view: View, place: Any) -> None:
         context = self.context
         context.enable_only(moderngl.DEPTH_TEST)
         place.use(1)
         self._shadow.use(2)
+        self._noise.use(3)
         for draw in draws:
             program = self._programs[draw.program]
             self._set_view(program, view)
+            if "softness" in program:
+                program["softness"].value = scene.lamp_softness
             for name, value in draw.values.items():
                 if name in program:
                     program[name].value = self._resolve(value, view)
-            if draw.picture is not None and "picture" in program:
+            sampler = "coat" if draw.program == "fur" else "picture"
+            if draw.picture is not None and sampler in program:
                 draw.picture.use(0)
-                program["picture"].value = 0
-            covers = draw.program == "hair"
+                program[sampler].value = 0
+            covers = draw.program in ("hair", "fur")
             if covers:
                 context.enable_direct(SAMPLE_ALPHA_TO_COVERAGE)
             if draw.program == "brow" or draw.blends:
                 context.enable(moderngl.BLEND)
                 context.blend_func = moderngl.SRC_ALPHA, moderngl.ONE_MINUS_SRC_ALPHA
                 self._targets_depth(False)
-            draw.part.arrays[draw.program].render()
+            draw.part.arrays[draw.program].render(instances=draw.layers)
             if covers:
                 context.disable_direct(SAMPLE_ALPHA_TO_COVERAGE)
             context.disable(moderngl.BLEND)
@@ -783,6 +945,8 @@ class Renderer:
     def _resolve(value: Any, view: View) -> Any:
         if isinstance(value, tuple) and value and value[0] == "head":
             value = transform(view.face, np.asarray(value[1])[None])[0]
+        if np.ndim(value) == 0:
+            return float(value)
         return tuple(float(v) for v in value)
 
     def _set_view(self, program: Any, view: View) -> None:
@@ -796,11 +960,12 @@ class Renderer:
         vectors = {
             "key_direction": view.key_direction, "key": view.key, "eye": view.eye,
             "fill": view.fill, "gain": view.gain, "harmonics": view.harmonics,
+            "rim": view.rim, "rim_direction": view.rim_direction,
         }  # fmt: skip
         for name, vector in vectors.items():
             if name in program:
                 program[name].write(np.ascontiguousarray(vector, np.float32).tobytes())
-        for name, unit in (("place", 1), ("shadow_map", 2)):
+        for name, unit in (("place", 1), ("shadow_map", 2), ("noise", 3)):
             if name in program:
                 program[name].value = unit
 
@@ -812,6 +977,17 @@ class Renderer:
             return np.ascontiguousarray(large)
         sums = large.reshape(size, n, size, n, 3).astype(np.uint16).sum((1, 3))
         return np.asarray((sums + n * n // 2) // (n * n), np.uint8)
+
+    def _read_depth(self, target: Any, size: int, view: View) -> FloatArray:
+        """(size, size) 0 at the face, towards 1 far behind it, below 0 before it."""
+        n = self.supersample
+        data = np.frombuffer(target.depth_attachment.read(), np.float32)
+        buffer = data.reshape(size * n, size * n)[::-1][::n, ::n] * 2 - 1
+        near, far = NEAR_FAR
+        away = 2 * far * near / (far + near - buffer * (far - near))
+        focus = float(np.linalg.norm(view.eye - view.centre)) - 0.1
+        depth = 1 - focus / np.maximum(away, near)
+        return np.where(np.abs(depth) < 0.04, 0.0, depth)
 
     def _locate(
         self, body: FloatArray, view: View, size: int
@@ -838,6 +1014,7 @@ class Draw:
     values: Mapping[str, Any]
     casts: bool = True
     blends: bool = False
+    layers: int = 1
 
 
 @dataclass
@@ -860,6 +1037,9 @@ class View:
     gain: Any = None
     background_gain: Any = None
     harmonics: Any = None
+    rim: Any = None
+    rim_direction: Any = None
+    dimmed: float = 1.0  # share of the place's soft light that is left beside a lamp
 
 
 @dataclass(frozen=True)
@@ -908,6 +1088,80 @@ def landmark_vertices(basis: Basis) -> Landmarks:
         outline=np.flatnonzero(face).astype(np.int32),
         five=five,
     )
+
+
+def groom(points: FloatArray, middle: FloatArray, person: Person) -> FloatArray:
+    """Wear a hair mesh in this person's way: parting, volume, waves.
+
+    Args:
+        points: (n, 3) the mesh as it was made, dm.
+        middle: (3,) the head's joint.
+        person: whose hair.
+    """
+    points = points.copy()
+    if person.hair_mirrored:
+        points[:, 0] *= -1
+    out = points - middle
+    above = np.clip((out[:, 1] - 0.6) / 0.8, 0, 1)[:, None]  # roots at the brow stay where they are
+    grow = 1 + (person.hair_volume - 1) * (0.35 + 0.65 * above)
+    points = middle + out * np.concatenate([grow, 1 + (grow - 1) * above, grow], 1)
+    below = np.clip((middle[1] + 0.9 - points[:, 1]) / 1.2, 0, 1)
+    phase = person.seed % 7 + 3.0 * np.sign(points[:, 0])
+    points[:, 0] += person.hair_wave * below * np.sin(points[:, 1] * 5.5 + phase)
+    points[:, 2] += person.hair_wave * below * np.cos(points[:, 1] * 4.7 + phase)
+    return np.asarray(points, np.float32)
+
+
+def cloth_texture(picture: NDArray[np.uint8], centres: FloatArray, name: str) -> NDArray[np.uint8]:
+    """Take the colours off a garment: what is left can be dyed without its logo showing.
+
+    Args:
+        picture: (h, w, 4) sRGB and alpha.
+        centres: (t, 2) texture coordinates of the triangles that are drawn, v up.
+        name: of the garment.
+
+    Returns:
+        (h, w, 4): luminance over the local one, 128 where it is usual; 255 where another piece of
+        cloth is (trim, shirt under a jacket); nothing; alpha.
+    """
+    height, width = picture.shape[:2]
+    linear = to_linear(picture[..., :3])
+    light = linear @ LUMINANCE
+    columns = np.clip(centres[:, 0] * width, 0, width - 1).astype(int)
+    rows = np.clip((1 - centres[:, 1]) * height, 0, height - 1).astype(int)
+    usual = np.median(linear[rows, columns], 0)
+    chroma = linear / np.maximum(linear.sum(-1, keepdims=True), 1e-4)
+    apart = np.abs(chroma - usual / usual.sum()).sum(-1)
+    other = np.zeros((height, width), np.float32)
+    if "t-shirt" in GARMENTS.get(name, ""):  # orange trim and logo on blue or white
+        orange = (chroma[..., 0] > 0.45) & (chroma[..., 2] < 0.25)
+        logo = ndimage.binary_dilation(orange, iterations=3)
+        fill = ndimage.gaussian_filter(np.where(logo, 0, light), 8)
+        share = ndimage.gaussian_filter(np.where(logo, 0.0, 1.0), 8)
+        light = np.where(logo, fill / np.maximum(share, 1e-3), light)
+        # the ring around the logo is thin and of no colour; folds are wide
+        light = ndimage.median_filter(light[::2, ::2], 9).repeat(2, 0).repeat(2, 1)
+    elif GARMENTS.get(name) == "suit":  # the shirt is white
+        other = np.asarray(light > 6 * max(float(usual @ LUMINANCE), 1e-3), np.float32)
+    elif GARMENTS.get(name) == "jacket":  # the shirt is striped in red
+        other = np.asarray(apart > 0.18, np.float32)
+        other = ndimage.grey_closing(other, 7)
+    local = ndimage.gaussian_filter(light, width / 24)
+    typical = float(np.median(light[rows, columns]))
+    base = np.maximum(0.6 * local + 0.4 * typical, 1e-3)
+    detail = np.clip(light / base, 0, 2)
+    planes = [detail * 127.5, other * 255, np.zeros_like(light), picture[..., 3]]
+    return np.stack([np.asarray(np.clip(p, 0, 255), np.uint8) for p in planes], -1)
+
+
+def noise_tile(size: int) -> NDArray[np.uint8]:
+    """(size, size, 4) seamless noise; red spread evenly over 0..255, the rest about 128."""
+    g = np.random.default_rng(20261122)
+    red = ndimage.gaussian_filter(g.standard_normal((size, size)), 0.9, mode="wrap")
+    red = red.ravel().argsort().argsort().reshape(size, size) / (size * size)
+    rest = ndimage.gaussian_filter(g.standard_normal((size, size, 3)), (1.0, 1.0, 0), mode="wrap")
+    rest = np.clip(rest / rest.std() * 0.22 + 0.5, 0, 1)
+    return np.asarray(np.concatenate([red[..., None], rest], 2) * 255, np.uint8)
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> FloatArray:

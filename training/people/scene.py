@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.people.camera import Lens, sample_lens
 from training.people.person import (
     DYED_COLOURS,
     HAIR_COLOURS,
@@ -49,7 +50,8 @@ EXPRESSIONS: dict[str, Pairs] = {
               ("eyeSquint", 0.35)),
     "sad": (("browInnerUp", 2.0), ("mouthFrown", 0.85), ("mouthShrugLower", 0.45),
             ("eyeSquint", 0.15)),
-    "kissing": (("mouthPucker", 0.85), ("browInnerUp", 0.2)),
+    "kissing": (("mouthPucker", 1.5), ("mouthFunnel", 0.55), ("browInnerUp", 0.5),
+                ("eyeBlink", 0.2)),
 }  # fmt: skip
 SINGLE_ACTIONS = ("browInnerUp", "jawOpen", "mouthPucker", "mouthShrugLower", "mouthShrugUpper",
                   "mouthFunnel", "mouthClose", "jawForward", "cheekPuff", "tongueOut")  # fmt: skip
@@ -78,6 +80,8 @@ GARMENTS: dict[str, str] = {
 }  # fmt: skip
 STYLES = ("colour photo", "black and white", "warm film", "cool film", "high contrast", "faded",
           "sepia")  # fmt: skip
+# how the head is lit beside what the place gives: share of scenes
+LAMPS = {"place": 5.0, "window": 2.2, "rim": 1.6, "flash": 0.9}
 FRAMINGS = {"close-up": 0.66, "portrait": 0.545, "head and shoulders": 0.44, "upper body": 0.33}
 
 
@@ -116,6 +120,18 @@ class Scene:
         style: one of `STYLES`.
         grain: standard deviation of noise, in 0..1.
         vignette: 0 to 1.
+        lamp: a key of `LAMPS`.
+        lamp_side: -1 left, 1 right: where a window or a rim light stands.
+        lamp_softness: width of shadow edges in texels of the shadow map.
+        lamp_strength: of a window, rim light or flash, times the usual one.
+        pane: 1 where eyes mirror a window, 0 a round lamp.
+        white_balance: 0 keeps the light's colour, 1 takes it all out.
+        shine: how much skin shines in this photo, times the person's own.
+        second_rgb: albedo of a shirt under a jacket, or of a trim.
+        pattern: of the cloth: stripes a decimetre (negative: half width of a print in
+            decimetres), height of the print or direction of the stripes, threshold.
+        pattern_rgb: its albedo.
+        lens: see `camera.Lens`.
     """
 
     seed: int
@@ -148,6 +164,17 @@ class Scene:
     style: str
     grain: float
     vignette: float
+    lamp: str
+    lamp_side: float
+    lamp_softness: float
+    lamp_strength: float
+    pane: float
+    white_balance: float
+    shine: float
+    second_rgb: Colour
+    pattern: tuple[float, float, float]
+    pattern_rgb: Colour
+    lens: Lens
 
     @property
     def view(self) -> str:
@@ -181,6 +208,10 @@ def sample_scene(person: Person, seed: int, kind: str = "scene") -> Scene:
     yaw, body_yaw = _turn(g, selfie)
     scale = float(g.uniform(0.85, 1.15))
     rgb = tuple(float(np.clip(c * scale, 0, 0.85)) for c in CLOTHING_COLOURS[clothing])
+    # what later versions added draws from its own source, so that earlier choices stay the same
+    more = np.random.default_rng([person.seed, seed, 2 if selfie else 3, 15485863])
+    lamp = pick(more, LAMPS)
+    pattern, pattern_rgb = _pattern(more, clothing)
     return Scene(
         seed=seed,
         kind=kind,
@@ -214,6 +245,17 @@ def sample_scene(person: Person, seed: int, kind: str = "scene") -> Scene:
             "high contrast": 1, "faded": 0.7, "sepia": 0.6}),
         grain=float(abs(g.normal(0, 0.008))),
         vignette=float(g.uniform(0, 0.25)),
+        lamp=lamp,
+        lamp_side=float(more.choice([-1.0, 1.0])),
+        lamp_softness=float(more.uniform(1.2, 2.2) if lamp == "flash" else more.uniform(1.5, 7.0)),
+        lamp_strength=float(more.uniform(0.6, 1.4)),
+        pane=float(more.random() < 0.5),
+        white_balance=float(np.clip(more.normal(0.78, 0.12), 0.45, 0.95)),
+        shine=float(more.uniform(0.5, 1.5)),
+        second_rgb=_second_colour(more),
+        pattern=pattern,
+        pattern_rgb=pattern_rgb,
+        lens=sample_lens(more, selfie),
     )  # fmt: skip
 
 
@@ -231,8 +273,8 @@ def _actions(g: np.random.Generator, expression: str) -> Pairs:
         value = amount * strength * float(g.uniform(0.9, 1.1))
         _add(amounts, g, name, value)
     if expression not in ("angry", "sad"):
-        _add(amounts, g, "browInnerUp", 0.25)
-        _add(amounts, g, "mouthSmile", 0.06)
+        _add(amounts, g, "browInnerUp", 0.2)
+        _add(amounts, g, "mouthSmile", 0.0 if expression == "kissing" else 0.18)
     _add(amounts, g, "eyeWide", float(g.uniform(0.0, 0.25)))
     _add(amounts, g, "browOuterUp", float(max(0.0, g.normal(0, 0.08))))
     return tuple((name, min(value, 2.2)) for name, value in amounts.items())
@@ -258,7 +300,7 @@ def _turn(g: np.random.Generator, selfie: bool) -> tuple[float, float]:
 
 
 def _hair(g: np.random.Generator, person: Person, selfie: bool) -> tuple[str, Colour, bool]:
-    bare = person.hair_style in ("bald", "buzz")
+    bare = person.hair_style in ("bald", "buzz", "wreath")
     if selfie or bare or g.random() > 0.17:
         return person.hair_colour, person.hair_rgb, False
     colours = {**HAIR_COLOURS, **DYED_COLOURS}
@@ -279,6 +321,33 @@ def _garment(g: np.random.Generator, person: Person) -> str:
     return str(g.choice(names))
 
 
+def _second_colour(g: np.random.Generator) -> Colour:
+    """Of a shirt under a jacket, or of a trim: mostly white or dark."""
+    colours = ((0.75, 0.75, 0.74), (0.02, 0.02, 0.022), (0.45, 0.55, 0.70), (0.10, 0.11, 0.13),
+               (0.55, 0.45, 0.42), (0.03, 0.05, 0.12))  # fmt: skip
+    return colours[int(g.choice(len(colours), p=[0.4, 0.2, 0.15, 0.1, 0.08, 0.07]))]
+
+
+def _pattern(g: np.random.Generator, clothing: str) -> tuple[tuple[float, float, float], Colour]:
+    """Plain most of the time; else stripes or a print that leaves the named colour in charge."""
+    pale = (0.75, 0.75, 0.72)
+    dark = (0.03, 0.03, 0.04)
+    rgb = dark if clothing in ("white", "yellow", "pink", "orange") else pale
+    if g.random() < 0.3:
+        rgb = _second_colour(g)
+    kind = pick(g, {"plain": 6, "stripes": 1, "print": 2})
+    if kind == "stripes":
+        return (
+            float(g.uniform(1.5, 6)),
+            float(g.choice([0.0, 1.0])),
+            float(g.uniform(0.6, 0.9)),
+        ), rgb
+    if kind == "print":
+        width, height = float(g.uniform(0.35, 0.8)), float(g.uniform(-3.6, -2.6))
+        return (-width, height, float(g.uniform(0.4, 0.7))), rgb
+    return (0.0, 0.0, 0.0), rgb
+
+
 def _light(g: np.random.Generator, place: str) -> float:
     if place in ("sunset", "sunrise", "dawn") and g.random() < 0.35:
         return float(g.choice([-1, 1]) * g.uniform(130, 180))  # the sun is seen behind
@@ -289,7 +358,7 @@ def _light(g: np.random.Generator, place: str) -> float:
 
 def facts(person: Person, scene: Scene) -> dict[str, str]:
     """What a classifier may learn to read from this photo, one word or phrase each."""
-    hidden = person.hair_style == "bald"
+    hidden = HAIR_WORDS[person.hair_style] == "bald"
     return {
         "sex": person.sex,
         "age_band": person.age_band,
@@ -318,4 +387,5 @@ HAIR_WORDS = {
     "short01": "short", "short02": "short", "short03": "short", "short04": "short",
     "afro01": "afro", "braid01": "side-swept", "ponytail01": "ponytail", "long01": "long",
     "bob01": "bob", "bob02": "bob", "buzz": "shaved", "bald": "bald",
+    "crop": "short", "wreath": "bald",
 }  # fmt: skip

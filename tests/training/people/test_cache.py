@@ -3,7 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.people.cache import PhotoCache, PhotoRecord, choose_scenes, write_shard
+from training.people.cache import (
+    LOOK,
+    PhotoCache,
+    PhotoRecord,
+    choose_scenes,
+    mark_look,
+    write_shard,
+)
 from training.people.person import sample_person
 from training.people.scene import facts
 from training.people.splits import is_held_out
@@ -53,3 +60,12 @@ def test_three_of_eight_photos_are_selfies_and_none_is_held_out() -> None:
         scenes = choose_scenes(seed, 8)
         assert [scene.kind for scene in scenes] == ["selfie"] * 3 + ["scene"] * 5
         assert not any(is_held_out(facts(sample_person(seed), scene)) for scene in scenes)
+
+
+def test_photos_of_another_look_are_not_mixed_in(tmp_path: Path) -> None:
+    mark_look(tmp_path / "new")
+    mark_look(tmp_path / "new")  # going on with the same look is fine
+    assert (tmp_path / "new" / "look.txt").read_text().strip() == LOOK
+    write_shard(tmp_path / "old", 0, images(1, 1), [record(0, 0)])  # made before looks had marks
+    with pytest.raises(ValueError, match="have look 1 of the renderer"):
+        mark_look(tmp_path / "old")

@@ -1,7 +1,12 @@
 import pytest
 
 from training.people.captions import EXPRESSION_WORDS, GLASSES_WORDS, write_caption
-from training.people.person import DYED_COLOURS, HAIR_COLOURS, sample_person
+from training.people.person import (
+    DYED_COLOURS,
+    HAIR_COLOURS,
+    sample_person,
+    streak_colour,
+)
 from training.people.scene import (
     CLOTHING_COLOURS,
     EXPRESSIONS,
@@ -49,6 +54,22 @@ def test_every_fact_is_a_word_from_a_known_list() -> None:
         assert words["hair_colour"] in {*HAIR_COLOURS, *DYED_COLOURS, "none"}
         assert words["garment"] in GARMENTS.values()
         assert words["hair_style"] in HAIR_WORDS.values()
+
+
+def test_grey_hair_mixes_dark_and_light_strands() -> None:
+    person = PEOPLE[0]
+    grey, brown = HAIR_COLOURS["grey"], HAIR_COLOURS["brown"]
+    assert min(streak_colour(person, "grey", grey)) > 2 * max(grey)
+    streak = streak_colour(person, "brown", brown)
+    assert all(1.1 < light / own < 1.9 for light, own in zip(streak, brown, strict=True))
+
+
+def test_what_is_worn_on_the_head_fits_its_word() -> None:
+    for person in [sample_person(seed) for seed in range(300)]:
+        words = facts(person, sample_scene(person, 0, "selfie"))
+        assert (words["hair_colour"] == "none") == (words["hair_style"] == "bald")
+        assert person.hair_style not in ("crop", "wreath") or person.sex == "man"
+        assert (person.beard_length > 0) == (person.beard != "none")
 
 
 def test_captions_are_many_and_of_readable_length() -> None:
