@@ -1,8 +1,7 @@
 """The training of `imagine.models.face_recogniser`, and the loss that lets training see likeness.
 
-It conditions nothing and is not the recogniser that judges results (dlib does), so a good score
-with the judge is not the echo of this loss. `--export` writes what ranks candidates
-(`imagine.identity.ranker`).
+Only a loss: it conditions nothing, is not shipped, and is not the recogniser that judges results
+(dlib does), so a good score with the judge is not the echo of this loss.
 
 CPU:  python -m training.recogniser --minutes 5
 GPU:  python -m training.recogniser --device cuda --minutes 2
@@ -77,17 +76,7 @@ def train(arguments: argparse.Namespace) -> None:
         bar.update(round(watch.elapsed) - bar.n)
     bar.close()
     torch.save(model.state_dict(), arguments.out)
-    if arguments.export:
-        export(model, arguments.export)
     logger.info("%d people, %.3f right, written to %s", photos.person_count, correct, arguments.out)
-
-
-def export(model: FaceRecogniser, folder: Path) -> None:
-    """Write half-precision safetensors, nothing pickled."""
-    copied = FaceRecogniser()
-    copied.load_state_dict(model.state_dict())
-    nn.Module.to(copied, torch.float16)
-    copied.save_pretrained(folder, safe_serialization=True)
 
 
 def load_recogniser(path: Path, device: str) -> FaceRecogniser:
@@ -103,7 +92,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("runs/people"))
     parser.add_argument("--out", type=Path, default=Path("runs/recogniser.pt"))
-    parser.add_argument("--export", type=Path, default=None, help="folder of the ranker")
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

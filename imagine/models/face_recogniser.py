@@ -1,4 +1,4 @@
-"""A small recogniser of faces, trained on renders: for the likeness loss and to rank candidates."""
+"""A small recogniser of faces, trained on renders, for the likeness loss of training."""
 
 from __future__ import annotations
 
@@ -49,14 +49,5 @@ def align_batch(images: Tensor, thetas: Tensor, size: int = FACE_SIZE) -> Tensor
     grid = functional.affine_grid(thetas.float(), shape, align_corners=False)
     faces: Tensor = functional.grid_sample(
         images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
-    return faces
-
-
-def to_faces(crops: Tensor) -> Tensor:
-    """(batch, h, w, 3) uint8 aligned crops as the recogniser takes them."""
-    unit = crops.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
-    faces: Tensor = functional.interpolate(
-        unit, size=(FACE_SIZE, FACE_SIZE), mode="bilinear", antialias=True
     )
     return faces

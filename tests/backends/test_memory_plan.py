@@ -231,12 +231,25 @@ def test_the_embedded_models_real_steps_take_what_the_plan_says(embedded, people
 
 
 def test_the_embedded_models_real_weights_and_pictures_take_what_the_plan_says(embedded):
-    models = (embedded._denoiser, embedded._adapter, embedded._text_encoder)
+    models = (
+        embedded._denoiser,
+        embedded._adapter,
+        embedded._text_encoder,
+        embedded._upsampler,
+    )
     weights = sum(p.numel() * p.element_size() for m in models for p in m.parameters())
     (wish,) = wishes(1, photos=memory_plan.MAX_PHOTOS)
     plan = make_plan("embedded", GB)
     assert plan.weight_bytes == weights
     assert plan.bytes_per_picture == pytest.approx(stored(embedded.prepare(wish), set()), rel=0.05)
+
+
+def test_the_embedded_models_real_upsampler_takes_what_the_plan_says(embedded):
+    (wish,) = wishes(1, photos=memory_plan.MAX_PHOTOS)
+    state = embedded.prepare(wish)
+    measured = peak_bytes(lambda: embedded.decode(state))
+    plan = make_plan("embedded", GB)
+    assert measured == pytest.approx(plan.decode_bytes / SLACK, rel=0.05)
 
 
 def test_a_klein_picture_keeps_no_more_than_planned(tmp_path):
