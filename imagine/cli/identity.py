@@ -21,7 +21,7 @@ from imagine.cli.console import (
     stdout_console,
     waiting,
 )
-from imagine.errors import Cancelled, ConsentMissing
+from imagine.errors import Cancelled, ConsentMissing, UnusableArchive
 
 if TYPE_CHECKING:
     from imagine.service.client import ImagineClient
@@ -162,6 +162,51 @@ def export(
     write_file(target, data, overwrite=force)
     print(target)
     say("The zip is not encrypted: keep it where only you can read it.")
+
+
+@app.command("import")
+def import_person(
+    file: Annotated[
+        Path,
+        typer.Argument(help="The zip that `identity export` wrote.", exists=True, dir_okay=False),
+    ],
+    keep_photos: Annotated[
+        bool, typer.Option("--keep-photos", help="Keep the photos in it too, encrypted.")
+    ] = False,
+    agree: Annotated[
+        bool,
+        typer.Option("--agree", help="I have read the consent text and agree; do not ask me."),
+    ] = False,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take somebody in from the zip of an export, after they have agreed anew.
+
+    Example: imagine-me identity import me.zip
+    """
+    archive = _archive(file)
+    form = _agreed(agree, keep_photos)
+    with _client(url, key) as im, waiting("Looking at the faces"):
+        made = im.import_person(archive, consent=form)
+    if json:
+        print_json([one.facts for one in made])
+        return
+    for one in made:
+        print(one.id)
+        if one.facts["waits_for_review"]:
+            say(f"{one.id} waits for a reviewer: nothing can be made of it before.")
+    if not made:
+        say("There was no identity in the zip; its pictures were taken in.")
+
+
+def _archive(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UnusableArchive(
+            f"{file.name} could not be read: {error.strerror}. Check its path."
+        ) from error
 
 
 def write_file(target: Path, data: bytes, overwrite: bool) -> None:

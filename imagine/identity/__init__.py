@@ -1,7 +1,7 @@
 """Selfies in, one `Identity` out."""
 
 from imagine.identity.base import FaceDetector, FaceEncoder
-from imagine.identity.fuse import build_identity, check_photos, wipe
+from imagine.identity.fuse import build_identity, check_photos, identity_of_crops, wipe
 from imagine.identity.photos import PhotoSource, decode_photo
 from imagine.registry import Registry
 
@@ -22,5 +22,6 @@ __all__ = [
     "build_identity",
     "check_photos",
     "decode_photo",
+    "identity_of_crops",
     "wipe",
 ]

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
-from imagine.core import FloatArray
+from imagine.core import FloatArray, ImageArray
 from imagine.errors import CheckMissing, EnrolmentRefused
 from imagine.safety.apparent_age import INSTALL as INSTALL_AGE
 
 Photo = TypeVar("Photo")  # whatever `tell_origin` can look at
 AGE_GATE = "enrolment_age"  # its name among the checks that can be switched off
+Upload = bytes | ImageArray  # a file, or pixels where there is none: (height, width, 3) uint8 RGB
 RecordEvent = Callable[[str, Mapping[str, object]], None]
 
 
@@ -82,7 +83,7 @@ class Application:
     """Somebody who wants to become an identity.
 
     Attributes:
-        photos: the files as uploaded.
+        photos: the files as uploaded; of an import also the crops.
         embedding: (d,) float32, fused from the photos; computed only after consent.
         declared_adult: they said they are 18 or older.
         apparent_ages: years each photo's face seems to have; None when nothing can estimate it.
@@ -90,7 +91,7 @@ class Application:
         challenge: the finished challenge, if they took one.
     """
 
-    photos: Sequence[bytes] = field(repr=False)
+    photos: Sequence[Upload] = field(repr=False)
     embedding: FloatArray = field(repr=False)
     declared_adult: bool
     apparent_ages: Sequence[float] | None = field(repr=False)
@@ -103,12 +104,12 @@ class EnrolmentTools:
     """Skills of other rooms, handed in at wiring time.
 
     Attributes:
-        tell_origin: bytes of a photo -> where it comes from, by watermark and C2PA.
+        tell_origin: a photo -> where it comes from, by watermark and C2PA.
         listed_distance: embedding -> distance to the nearest do-not-generate entry.
         same_person_distance: of the recogniser.
     """
 
-    tell_origin: Callable[[bytes], Origin]
+    tell_origin: Callable[[Upload], Origin]
     listed_distance: Callable[[FloatArray], float]
     same_person_distance: float
 

@@ -12,8 +12,15 @@ from dataclasses import dataclass, replace
 from sqlalchemy.orm import Session
 
 from imagine.core import Identity
-from imagine.errors import EnrolmentRefused, RateLimited, ReviewPending, UnreadablePhoto
+from imagine.errors import (
+    EnrolmentRefused,
+    RateLimited,
+    ReviewPending,
+    UnreadablePhoto,
+    UnusableArchive,
+)
 from imagine.identity import decode_photo, wipe
+from imagine.identity.fuse import fingerprint
 from imagine.safety.do_not_generate import NearestListed, read_public_key, read_signed_list
 from imagine.safety.enrolment import (
     Allowance,
@@ -25,9 +32,11 @@ from imagine.safety.enrolment import (
     EnrolmentPolicy,
     EnrolmentTools,
     FrameMeasure,
+    Origin,
     SameFace,
     Stage,
     Turn,
+    Upload,
     draw_poses,
     judge_answer,
     judge_enrolment,
@@ -37,6 +46,7 @@ from imagine.service.errors import BadParameter
 from imagine.service.loaded_models import LoadedModels
 from imagine.storage.consent import Purpose
 from imagine.storage.events import RecordEvent
+from imagine.storage.export import Admitted
 from imagine.storage.people import PeopleStore
 from imagine.storage.protected import EVERYBODY, ProtectedPeople, Registration
 from imagine.storage.verified import ONE_SHOTS, Standing, Standings, StoredChallenge
@@ -93,7 +103,7 @@ class Admission:
 
     # Enrolling
 
-    def refuse_machine_made(self, tenant_id: str, photos: Sequence[bytes], actor: str) -> None:
+    def refuse_machine_made(self, tenant_id: str, photos: Sequence[Upload], actor: str) -> None:
         """Refuse our own pictures and what says AI made it, before a face is looked for.
 
         Raises:
@@ -103,7 +113,7 @@ class Admission:
             refuse_machine_made(photos, self._models.origin)
 
     def judge(
-        self, tenant_id: str, photos: Sequence[bytes], face: Identity, actor: str
+        self, tenant_id: str, photos: Sequence[Upload], face: Identity, actor: str
     ) -> Enrolment:
         """Accept a face whose person has consented and declared their age, or say why not.
 
@@ -120,6 +130,36 @@ class Admission:
         with _Recorded(self._record_event, tenant_id, actor):
             # What is switched off was recorded when the service started.
             return judge_enrolment(application, tools, self._rules, lambda kind, facts: None)
+
+    def admit_arrival(
+        self, tenant_id: str, photos: Sequence[bytes], face: Identity, actor: str
+    ) -> Admitted:
+        """Judge a face from an archive as if it were enrolled here; see `storage.export.Gate`.
+
+        The archive's word on who it is counts for nothing: the do-not-generate list and the age
+        gate see what is measured here from the crops, and that is what is kept. Photos and crops
+        alike must not be pictures that a machine made.
+
+        Raises:
+            UnusableArchive: the crops are not those that were exported.
+            EnrolmentRefused, InvalidInput, CheckMissing: as `Enrolment.enrol`.
+        """
+        if fingerprint(face.crops) != face.fingerprint:
+            raise UnusableArchive(
+                "The face in the archive is not the one that was exported. Export it again."
+            )
+        shown: list[Upload] = [*photos, *face.crops]
+        self.refuse_machine_made(tenant_id, shown, actor)
+        measured = self._models.describe_crops(face.crops, face.reports)
+        accepted = self.judge(tenant_id, shown, measured, actor)
+        licence = self._models.faces[1].licence
+        revision = self._models.info.model_revision
+        return Admitted(measured, revision, licence, accepted.needs_review)
+
+    def says_machine_made(self, picture: bytes) -> bool:
+        """Whether a picture says of itself that a machine made it."""
+        made = Origin.OWN_OUTPUT, Origin.TRAINED_ALGORITHMIC_MEDIA
+        return self._models.origin(picture) in made
 
     def allowance(self, standing: Standing) -> Allowance:
         """What an identity that stands so may do."""

@@ -38,6 +38,7 @@ from imagine.service.wire import (
     RemoteResult,
     RemoteWish,
     ServerEvent,
+    archive_file,
     camera_check_of,
     cancel_question,
     check_answer,
@@ -212,6 +213,29 @@ class ImagineClient:
     def export(self, identity_id: str) -> bytes:
         """Everything about a person, as the bytes of a zip."""
         return self._ask("GET", f"/v1/identities/{identity_id}/export").content
+
+    def import_person(self, archive: bytes, *, consent: ConsentForm) -> list[RemoteIdentity]:
+        """Take a person in from an export, under new ids and a consent given here.
+
+        Args:
+            archive: what `export` gave, here or elsewhere.
+            consent: of the person; consents in the archive count for nothing here.
+
+        Returns:
+            Their identities, oldest first; none where the archive has only pictures.
+
+        Raises:
+            UnusableArchive: not an export, damaged, changed or too large.
+            EnrolmentRefused: somebody in it may not become an identity there.
+            InvalidInput: the consent or a face cannot be used; each has its own class.
+        """
+        told = self._ask(
+            "POST",
+            "/v1/identities/imports",
+            files=archive_file(archive),
+            data=consent_fields(consent),
+        ).json()
+        return [RemoteIdentity(self, one) for one in told["identities"]]
 
     def begin_camera_check(self, identity_id: str) -> CameraCheck:
         """Ask for a camera check, which verifies somebody; an older one is void from now on.
@@ -498,6 +522,14 @@ class AsyncImagineClient:
     async def export(self, identity_id: str) -> bytes:
         """As `ImagineClient.export`."""
         return (await self._ask("GET", f"/v1/identities/{identity_id}/export")).content
+
+    async def import_person(
+        self, archive: bytes, *, consent: ConsentForm
+    ) -> list[AsyncRemoteIdentity]:
+        """As `ImagineClient.import_person`."""
+        files, fields = archive_file(archive), consent_fields(consent)
+        answer = await self._ask("POST", "/v1/identities/imports", files=files, data=fields)
+        return [AsyncRemoteIdentity(self, one) for one in answer.json()["identities"]]
 
     async def begin_camera_check(self, identity_id: str) -> CameraCheck:
         """As `ImagineClient.begin_camera_check`."""

@@ -230,7 +230,8 @@ _HTTP_TITLES = {
 _HTTP_DETAILS = {
     404: "There is nothing here. Check the path and the id.",
     405: "This path does not take this method. See /openapi.json.",
-    413: "The request is larger than this route takes. A photo may have 15 MB.",
+    413: "The request is larger than this route takes. A photo may have 15 MB, the "
+    "zip of an export 75 MB.",
 }
 
 

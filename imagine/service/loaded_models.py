@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -15,13 +15,13 @@ from imagine.backends import BackendInfo
 from imagine.core import CROP_SIZE, Face, Identity, ImageArray, PhotoReport, Recipe
 from imagine.engine import Engine, EngineStats, Limits, Priority
 from imagine.errors import Busy
-from imagine.identity import build_identity
+from imagine.identity import build_identity, identity_of_crops
 from imagine.identity.align import TEMPLATE
 from imagine.identity.base import FaceDetector, FaceEncoder
 from imagine.identity.quality import head_pose
 from imagine.pipeline import Tools
 from imagine.provenance import MarkedImage
-from imagine.safety.enrolment import FrameMeasure, Origin
+from imagine.safety.enrolment import FrameMeasure, Origin, Upload
 from imagine.safety.output_checks import shipped_networks
 from imagine.service.settings import ServiceSettings
 from imagine.settings import Settings
@@ -158,7 +158,7 @@ class LoadedModels:
         """Check faces and pictures with this list and tell this log, not the Python door's."""
         self._door.guard_with(guard)
 
-    def origin(self, photo: bytes) -> Origin:
+    def origin(self, photo: Upload) -> Origin:
         """Whether a photo says that a machine made it."""
         return self._door.origin(photo)
 
@@ -224,6 +224,18 @@ class LoadedModels:
         detector, encoder = self.faces
         with _Turn(self._judging):
             return build_identity(photos, detector, encoder, self.settings, choose)
+
+    def describe_crops(self, crops: ImageArray, reports: Sequence[PhotoReport]) -> Identity:
+        """One person out of aligned crops that came from elsewhere.
+
+        Arguments and errors as `imagine.identity.identity_of_crops`.
+
+        Raises:
+            Busy: too many photos are being judged already.
+        """
+        detector, encoder = self.faces
+        with _Turn(self._judging):
+            return identity_of_crops(crops, detector, encoder, self.settings, reports)
 
     def check_photos(
         self, photos: list[bytes], choose: dict[int, int] | None

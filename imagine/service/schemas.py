@@ -266,6 +266,14 @@ class Withdrawn(BaseModel):
     generations_canceled: int
 
 
+class Imported(BaseModel):
+    """A person who came in from an export, and their identities, oldest first."""
+
+    object: Literal["import"] = "import"
+    person_id: str
+    identities: list[IdentityOut]
+
+
 class Erased(BaseModel):
     """The receipt of an erasure: a certificate signed by the service."""
 

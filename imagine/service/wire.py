@@ -58,6 +58,7 @@ from imagine.errors import (
     UnknownName,
     UnreadablePhoto,
     UnsafeAddress,
+    UnusableArchive,
 )
 from imagine.identity import PhotoSource
 from imagine.identity.photos import photo_name
@@ -80,6 +81,7 @@ _PLAIN: dict[str, type[ImagineError]] = {
     "different_people": DifferentPeople,
     "idempotency_conflict": IdempotencyConflict,
     "invalid_input": InvalidInput,
+    "unusable_archive": UnusableArchive,
     "bad_request": InvalidInput,
     "body_too_large": InvalidInput,
     "consent_missing": ConsentMissing,
@@ -384,6 +386,11 @@ def photo_files(photos: Sequence[PhotoSource]) -> list[tuple[str, tuple[str, byt
         ("photos", (photo_name(photo, index), _photo_bytes(photo)))
         for index, photo in enumerate(photos)
     ]
+
+
+def archive_file(archive: bytes) -> list[tuple[str, tuple[str, bytes, str]]]:
+    """An export as the part of an upload."""
+    return [("archive", ("person.zip", archive, "application/zip"))]
 
 
 def frame_files(frames: Sequence[bytes] | bytes) -> list[tuple[str, tuple[str, bytes, str]]]:

@@ -284,7 +284,6 @@ def build_service(
         },
         on_erased=webhooks.erased,
     )
-    porter = Porter(people, consents, record, _LogEntries(log), standings, certificate_key)
     retention = Retention(
         database,
         people,
@@ -309,6 +308,16 @@ def build_service(
         record,
         chosen.trusted_list_keys,
         counts_pictures=not chosen.single_user,
+    )
+    porter = Porter(
+        people,
+        consents,
+        record,
+        _LogEntries(log),
+        standings,
+        certificate_key,
+        admission,
+        eraser.erase_person,
     )
     api_keys = ApiKeys(database)
     visits = Visits(database)

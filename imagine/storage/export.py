@@ -2,9 +2,10 @@
 
 The zip is plain: whoever holds it needs no key and no software of ours. So it is written only
 where the person asked for it, never to a temporary file. Reading one trusts nothing in it: no
-name of it ever becomes a path, and every size is counted while unpacking. That somebody passed the
-camera check, or that a reviewer let them through, counts only with the signature of an
-installation we trust, over this very face; that a face waits for a reviewer always counts.
+name of it ever becomes a path, every size is counted while unpacking, and each face is measured
+and judged anew by the rules of enrolment. That somebody passed the camera check, or that a
+reviewer let them through, counts only with the signature of an installation we trust, over this
+very face; that a face waits for a reviewer always counts.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import IO, Any, cast, get_type_hints
+from typing import IO, Any, Protocol, cast, get_type_hints
 
 import numpy as np
 import rfc8785
@@ -47,6 +48,49 @@ EXPORT_FORMAT = "imagine export 1"
 INDEX = "index.json"
 # tenant id, ids of the person and the identities -> what the audit log says of them
 LogEntries = Callable[[str, Sequence[str]], Sequence[Mapping[str, object]]]
+# tenant id, person id -> forgets them; what a broken import had stored
+Erase = Callable[[str, str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A face of an archive that may come in.
+
+    Attributes:
+        face: measured here, from the crops; this is what is kept.
+        model: of the images here, e.g. a revision.
+        licence: of the recogniser here.
+        needs_review: nothing may be made of it before a reviewer cleared the age.
+    """
+
+    face: Identity
+    model: str
+    licence: str
+    needs_review: bool
+
+
+class Gate(Protocol):
+    """Who and what may come in; asked before anything is stored."""
+
+    def admit_arrival(
+        self, tenant_id: str, photos: Sequence[bytes], face: Identity, actor: str
+    ) -> Admitted:
+        """Judge a face by the rules of enrolment.
+
+        Args:
+            tenant_id: who takes the person in.
+            photos: files of the archive that belong to the face; there may be none.
+            face: as the archive has it; only its crops are to be believed.
+            actor: who does it, as a pseudonym.
+
+        Raises:
+            EnrolmentRefused, InvalidInput, CheckMissing: as an enrolment.
+        """
+        ...
+
+    def says_machine_made(self, picture: bytes) -> bool:
+        """Whether a picture says of itself that a machine made it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +119,8 @@ class Porter:
         log_entries: LogEntries,
         standings: Standings,
         signing_key: Ed25519PrivateKey,
+        gate: Gate,
+        erase: Erase,
         trusted_keys: Sequence[Ed25519PublicKey] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -87,6 +133,8 @@ class Porter:
             log_entries: what the log says of them.
             standings: verified or not, waiting for a reviewer or not.
             signing_key: signs the standings that leave; what it signed is believed again.
+            gate: the rules of enrolment, for those who come in.
+            erase: forgets a person of whom only a part could be stored.
             trusted_keys: of other installations whose word on a standing is taken.
             clock: the time, with a zone.
         """
@@ -96,6 +144,8 @@ class Porter:
         self._log_entries = log_entries
         self._standings = standings
         self._signing_key = signing_key
+        self._gate = gate
+        self._erase = erase
         self._trusted_keys = (signing_key.public_key(), *trusted_keys)
         self._clock = clock
 
@@ -214,7 +264,9 @@ class Porter:
         """Make a person from an export, under new ids and a consent given here and now.
 
         Consents in the archive were given to somebody else and count for nothing here. The whole
-        archive is read and checked before anything of it is stored.
+        archive is read and checked, and every face judged, before anything of it is stored.
+        Embeddings in it are never used: faces are measured again from their crops. Photos come
+        along only with the tick to keep them, pictures only if they say a machine made them.
 
         Args:
             tenant_id: who takes the person in.
@@ -227,8 +279,10 @@ class Porter:
             The new id of the person.
 
         Raises:
-            UnusableArchive: not an export, damaged, too large, or built to do harm.
-            InvalidInput: the consent form is not complete.
+            UnusableArchive: not an export, damaged, changed, too large, or built to do harm.
+            InvalidInput: the consent form is not complete, or a face cannot be used.
+            EnrolmentRefused: somebody may not become an identity here.
+            CheckMissing: a safety check cannot run.
             NotStored: there is no such tenant.
         """
         with _Archive(file, limits) as archive:
@@ -238,23 +292,14 @@ class Porter:
                 one.standing != Standing() and not self._believes(one, archive)
                 for one in plan.identities
             )
+            admitted = [self._admit(tenant_id, one, archive, actor) for one in plan.identities]
+            self._check_pictures(plan, archive)
             person_id = self._people.add_person(tenant_id, plan.name)
-            identities = {
-                identity.old_id: self._import_identity(
-                    tenant_id, person_id, identity, archive, consent, actor
-                )
-                for identity in plan.identities
-            }
-            for image in plan.images:
-                self._people.add_image(
-                    tenant_id,
-                    person_id,
-                    archive.read(image.member),
-                    image.media_type,
-                    image.size,
-                    recipe=image.recipe,
-                    identity_id=identities.get(image.old_identity_id or ""),
-                )
+            try:
+                self._store(tenant_id, person_id, plan, admitted, archive, consent, actor)
+            except BaseException:
+                self._erase(tenant_id, person_id)
+                raise
         details = {
             "identities": len(plan.identities),
             "images": len(plan.images),
@@ -263,11 +308,57 @@ class Porter:
         self._record_event("person.imported", person_id, details, tenant_id=tenant_id, actor=actor)
         return person_id
 
+    def _admit(
+        self, tenant_id: str, plan: _IdentityPlan, archive: _Archive, actor: str
+    ) -> Admitted | None:
+        if plan.face is None:
+            return None
+        photos = [archive.read(member) for member, _ in plan.photos]
+        face = _read_face(archive, plan.face)
+        return self._gate.admit_arrival(tenant_id, photos, face, actor)
+
+    def _check_pictures(self, plan: _Plan, archive: _Archive) -> None:
+        """Nothing leaves this house unmarked, so nothing unmarked comes in to be shown again."""
+        for image in plan.images:
+            if not self._gate.says_machine_made(archive.read(image.member)):
+                raise UnusableArchive(
+                    f"{image.member[:80]!r} does not say that a machine made it, as pictures of "
+                    "an export do. Give the zip as it was exported."
+                )
+
+    def _store(
+        self,
+        tenant_id: str,
+        person_id: str,
+        plan: _Plan,
+        admitted: Sequence[Admitted | None],
+        archive: _Archive,
+        consent: ConsentForm,
+        actor: str,
+    ) -> None:
+        identities = {
+            identity.old_id: self._import_identity(
+                tenant_id, person_id, identity, one, archive, consent, actor
+            )
+            for identity, one in zip(plan.identities, admitted, strict=True)
+        }
+        for image in plan.images:
+            self._people.add_image(
+                tenant_id,
+                person_id,
+                archive.read(image.member),
+                image.media_type,
+                image.size,
+                recipe=image.recipe,
+                identity_id=identities.get(image.old_identity_id or ""),
+            )
+
     def _import_identity(
         self,
         tenant_id: str,
         person_id: str,
         plan: _IdentityPlan,
+        admitted: Admitted | None,
         archive: _Archive,
         consent: ConsentForm,
         actor: str,
@@ -276,17 +367,19 @@ class Porter:
         expires_at = plan.expires_at if ends_later else None
         made = self._people.add_identity(tenant_id, person_id, plan.name, expires_at)
         self._consents.give(tenant_id, made.id, consent, actor)
-        for member, media_type in plan.photos:
-            self._people.add_photo(tenant_id, made.id, archive.read(member), media_type, actor)
-        if plan.face is not None:
-            face = _read_face(archive, plan.face)
-            model, licence = plan.face.model, plan.face.licence
-            self._people.enrol(tenant_id, made.id, face, model, licence, actor)
         standing = plan.standing
         if not self._believes(plan, archive):
             standing = Standing(held_at=standing.held_at)
-        if standing != Standing():
+        if admitted is not None and admitted.needs_review:
+            standing = replace(standing, held_at=standing.held_at or self._clock())
+        if standing != Standing():  # before there is a face to draw
             self._standings.take_over(tenant_id, made.id, standing)
+        if Purpose.KEEP_PHOTOS in consent.purposes:
+            for member, media_type in plan.photos:
+                self._people.add_photo(tenant_id, made.id, archive.read(member), media_type, actor)
+        if admitted is not None:
+            face, model, licence = admitted.face, admitted.model, admitted.licence
+            self._people.enrol(tenant_id, made.id, face, model, licence, actor)
         return made.id
 
     def _believes(self, plan: _IdentityPlan, archive: _Archive) -> bool:
@@ -332,6 +425,9 @@ class _Archive:
 
     def __exit__(self, *exception: object) -> None:
         self._zip.close()
+
+    def __contains__(self, member: str) -> bool:
+        return member in self._infos
 
     def read(self, member: str, limit: int | None = None) -> bytes:
         """The bytes of a member, never more than the limit, whatever the archive claims."""
@@ -395,6 +491,11 @@ class _Plan:
 
 def _read_plan(archive: _Archive) -> _Plan:
     """Check the index and every member it names; afterwards the archive can be relied on."""
+    if INDEX not in archive:
+        raise UnusableArchive(
+            f"This zip is not the export of a person: it has no {INDEX}. Give the zip that the "
+            "export wrote; of several people, one zip after the other."
+        )
     try:
         index = json.loads(archive.read(INDEX, archive.limits.index_bytes))
         if index["format"] != EXPORT_FORMAT:

@@ -19,6 +19,7 @@ from imagine.identity import (
     PhotoSource,
     build_identity,
     check_photos,
+    identity_of_crops,
     wipe,
 )
 from imagine.identity.fuse import fuse_embeddings
@@ -55,6 +56,29 @@ def test_three_selfies_become_one_identity(
     assert me.recogniser == "dlib"
     assert [report.name for report in me.reports] == ["selfie 1", "selfie 2", "selfie 3"]
     assert all(pair[1].distance(me.embedding, vector) < 0.3 for vector in me.embeddings)
+
+
+def test_crops_from_elsewhere_are_measured_as_their_photos_were(
+    pair: tuple[FaceDetector, FaceEncoder], selfies: list[ImageArray]
+) -> None:
+    me = build_identity(selfies, *pair, SETTINGS)
+    again = identity_of_crops(me.crops, *pair, SETTINGS, me.reports)
+    assert (again.fingerprint, again.reports) == (me.fingerprint, me.reports)
+    for before, after in zip(me.embeddings, again.embeddings, strict=True):
+        assert pair[1].distance(before, after) < 0.3
+
+
+def test_crops_that_are_not_one_person_are_refused(
+    pair: tuple[FaceDetector, FaceEncoder], selfies: list[ImageArray], stranger: ImageArray
+) -> None:
+    mine = build_identity(selfies[:1], *pair, SETTINGS).crops
+    others = build_identity([stranger], *pair, SETTINGS).crops
+    with pytest.raises(DifferentPeople, match="Face 1 and Face 2"):
+        identity_of_crops(np.concatenate([mine, others]), *pair, SETTINGS)
+    with pytest.raises(NoFaceFound, match="Face 2 of 2"):
+        identity_of_crops(np.concatenate([mine, np.full_like(mine, 90)]), *pair, SETTINGS)
+    with pytest.raises(InvalidInput, match="at most"):
+        identity_of_crops(np.repeat(mine, 6, axis=0), *pair, SETTINGS)
 
 
 def test_photos_keep_their_order(

@@ -55,12 +55,12 @@ def blank() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def doubles() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for registry, kind in ((FACE_DETECTORS, "Detector"), (FACE_ENCODERS, "Encoder")):
             patch.setitem(registry._targets, "double", f"tests.doubles:Double{kind}")
-        # As `tests.conftest.calm_checks`, but for all of the session: one service lives through it.
+        # As `tests.conftest.calm_checks`, but for all of the package: one service lives through it.
         patch.setattr(api, "usual_checks", calm_checks)
         patch.setattr(LoadedModels, "apparent_ages", lambda self, face: [30.0] * len(face.crops))
         # Signatures and records differ from file to file; `test_marks.py` looks at real ones.
@@ -112,12 +112,12 @@ def places_in(folder: Path) -> Settings:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(doubles: None, tmp_path_factory: pytest.TempPathFactory) -> Service:
     return build_service(chosen(), places_in(tmp_path_factory.mktemp("data")))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def http(service: Service) -> Iterator[TestClient]:
     """A client without a key; each test brings its own headers.
 
@@ -184,13 +184,13 @@ def house(make_house: MakeHouse) -> House:
     return make_house()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def home(service: Service, http: TestClient) -> House:
     """A tenant that tests may share, as long as they leave its people alone."""
     return House(service, http)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def me(home: House) -> str:
     """Somebody of `home`."""
     return home.enrol()
@@ -211,7 +211,7 @@ def slowly(service: Service) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def address(http: TestClient) -> Iterator[str]:
     """The service of these tests on a real port of this machine."""
     config = uvicorn.Config(http.app, port=0, log_level="critical", lifespan="off")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +15,7 @@ from fastapi.testclient import TestClient
 from imagine.service.api import ROUTERS, build_app
 from imagine.service.auth import ROLES, Doorkeeper
 from imagine.service.wiring import Service
+from imagine.storage.export import EXPORT_FORMAT
 from imagine.storage.webhooks import EventKind
 from tests.service.conftest import CONSENT, House, MakeHouse, chosen, selfie
 
@@ -63,6 +67,10 @@ def bodies(identity: str) -> dict[str, dict[str, Any]]:
         },
         "POST /v1/identities/{identity_id}/consents": {"json": consent},
         "POST /v1/identities/{identity_id}/photos": {"files": photos, "data": CONSENT},
+        "POST /v1/identities/imports": {
+            "files": [("archive", ("a.zip", nobody(), "application/zip"))],
+            "data": CONSENT,
+        },
         "POST /v1/consent_tokens": {"json": {"text": "I agree."}},
         "POST /v1/webhooks": {"json": {"url": "https://1.1.1.1/", "events": ["identity.deleted"]}},
         "PATCH /v1/webhooks/{webhook_id}": {"json": {"state": "disabled"}},
@@ -75,6 +83,16 @@ def bodies(identity: str) -> dict[str, dict[str, Any]]:
         "POST /v1/images/edits": {"files": [("image", ("a.jpg", selfie()))], "data": CONSENT},
         **review_bodies(identity),
     }
+
+
+def nobody() -> bytes:
+    """An export in which nobody is."""
+    person = {"id": "person_1", "name": ""}
+    index = {"format": EXPORT_FORMAT, "person": person, "identities": [], "images": []}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("index.json", json.dumps(index))
+    return file.getvalue()
 
 
 def review_bodies(identity: str) -> dict[str, dict[str, Any]]:
@@ -95,6 +113,7 @@ def review_bodies(identity: str) -> dict[str, dict[str, Any]]:
 
 # Makes or ends something of one's own.
 MAKES_OWN = {"POST /v1/webhooks", "POST /v1/consent_tokens", "POST /auth/logout"}
+MAKES_OWN |= {"POST /v1/identities/imports"}  # `routers/test_imports.py` looks at who may
 # Takes no id either, and not everybody may.
 OPERATORS_ONLY = {"POST /v1/do_not_generate/import"}
 # These take no id of anybody; who may use them sees only their own.

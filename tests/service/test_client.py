@@ -27,6 +27,7 @@ from imagine.errors import (
     PromptBlocked,
     RateLimited,
     ServiceUnreachable,
+    UnusableArchive,
 )
 from imagine.pipeline import Progress
 from imagine.service.client import AsyncImagineClient, ConsentForm, ImagineClient
@@ -114,6 +115,16 @@ def test_somebody_enrolled_before_is_found_and_listed(house: House) -> None:
     assert im.find_identity(made[0]).id == made[0]
     assert [one.id for one in im.identities()] == made[::-1]
     assert im.export(made[0]).startswith(b"PK")
+
+
+def test_an_export_comes_in_again_with_a_consent_of_its_own(house: House) -> None:
+    im = client_of(house)
+    archive = im.export(house.enrol(name="Ada"))
+    (again,) = im.import_person(archive, consent=FORM)
+    assert again.name == "Ada" and im.identities()[0].id == again.id
+    assert im.generate("in a forest", identity=again).images
+    with pytest.raises(UnusableArchive, match="not a zip"):
+        im.import_person(b"no zip", consent=FORM)
 
 
 def test_replay_draws_the_same_picture(im: ImagineClient, me: str) -> None:
@@ -239,6 +250,8 @@ def test_the_async_client_does_the_same(home: House, http: TestClient, me: str) 
                 await im.find_identity(ada.id)
             with pytest.raises(PromptBlocked):
                 await im.generate("naked", identity=me)
+            (again,) = await im.import_person(await im.export(me), consent=FORM)
+            await again.forget()
 
     asyncio.run(both())
 

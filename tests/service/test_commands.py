@@ -68,11 +68,24 @@ def test_a_person_can_be_added_shown_exported_and_deleted(
     assert "index.json" in zipfile.ZipFile(tmp_path / "me.zip").namelist()
     assert (tmp_path / "me.zip").stat().st_mode & 0o077 == 0
     assert run("identity", "export", identity, "-o", "me.zip", *where).status == 6
+    imported = run("identity", "import", "me.zip", "--agree", *where)
+    assert imported.status == 0 and imported.out.strip() not in ("", identity)
+    assert "state: active" in run("identity", "show", imported.out.strip(), *where).out
     deleted = run("identity", "delete", identity, "--yes", "--receipt", "gone.json", *where)
     assert deleted.status == 0
     certificate = json.loads((tmp_path / "gone.json").read_text())["certificate"]
     assert certificate["subject_id"] == identity
     assert run("identity", "show", identity, *where).status == 2
+
+
+def test_a_file_that_is_no_export_is_not_imported(
+    run: Run, house: House, address: str, tmp_path: Path
+) -> None:
+    (tmp_path / "me.zip").write_bytes(b"no zip")
+    where = ("--url", address, "--key", house.token)
+    refused = run("identity", "import", "me.zip", "--agree", *where)
+    assert refused.status == 2 and "not a zip" in refused.err
+    assert house.ask("GET", "/v1/identities").json()["data"] == []
 
 
 def test_without_an_agreement_nothing_is_sent(
@@ -81,8 +94,10 @@ def test_without_an_agreement_nothing_is_sent(
     (tmp_path / "a.jpg").write_bytes(selfie())
     monkeypatch.setattr("typer.confirm", lambda *words, **more: False)
     where = ("--url", address, "--key", house.token)
+    (tmp_path / "me.zip").write_bytes(b"PK")
     refused = run("identity", "add", "-p", "a.jpg", *where)
     assert refused.status == 10 and "nothing was sent" in refused.err
+    assert run("identity", "import", "me.zip", *where).status == 10
     assert "taken" not in refused.out and "take this back" in refused.err
     assert run("identity", "delete", "identity_1", *where).status == 130
     assert house.ask("GET", "/v1/identities").json()["data"] == []

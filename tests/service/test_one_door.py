@@ -102,6 +102,11 @@ def walk(house: House) -> dict[str, bytes]:
                 continue
             house.ask(method, path.format(**ids))
     answers["export"] = house.ask("GET", f"/v1/identities/{me}/export").content
+    archive = [("archive", ("me.zip", answers["export"], "application/zip"))]
+    house.ask("POST", "/v1/identities/imports", files=archive, data=CONSENT)
+    newest = house.ask("GET", "/v1/images").json()["data"][0]
+    assert newest["id"] != ids["image_id"]
+    answers["imported"] = house.ask("GET", newest["urls"]["content"]).content
     return answers
 
 

@@ -11,7 +11,14 @@ import pytest
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from imagine.errors import ConsentMissing, InvalidInput, NotStored, UnusableArchive
+from imagine.errors import (
+    ConsentMissing,
+    EnrolmentRefused,
+    InvalidInput,
+    NotStored,
+    StorageError,
+    UnusableArchive,
+)
 from imagine.storage.consent import Purpose
 from imagine.storage.database import open_database
 from imagine.storage.export import ImportLimits, Porter
@@ -91,6 +98,8 @@ def test_what_the_audit_log_says_of_the_person_is_in_the_zip(house: House) -> No
         entries,
         house.standings,
         house.signing_key,
+        house.gate,
+        house.eraser.erase_person,
         clock=house.clock,
     )
     index = json.loads(_members(_exported(house, person_id))["index.json"])
@@ -132,8 +141,8 @@ def test_an_import_takes_no_id_and_no_consent_from_the_archive(
         assert facts.id not in old_ids
         [consent] = elsewhere.consents.history(TENANT, facts.id)
         assert consent.purposes == {Purpose.GENERATE}
-    # keeping photos was agreed to there, not here
-    assert elsewhere.people.photos(TENANT, facts.id) == []
+        # keeping photos was agreed to there, not here
+        assert elsewhere.people.photos(TENANT, facts.id) == []
 
 
 def test_an_import_without_a_complete_consent_stores_nothing(
@@ -143,6 +152,52 @@ def test_an_import_without_a_complete_consent_stores_nothing(
     with pytest.raises(InvalidInput, match="of age"):
         elsewhere.porter.import_person(TENANT, archive, form(declared_adult=False))
     _assert_empty(elsewhere)
+
+
+def test_whoever_may_not_come_in_leaves_nothing_behind(house: House, elsewhere: House) -> None:
+    archive = _exported(house, _with_everything(house))
+    elsewhere.gate.refuses = EnrolmentRefused("Asked never to be shown.", code="do_not_generate")
+    with pytest.raises(EnrolmentRefused):
+        elsewhere.porter.import_person(TENANT, io.BytesIO(archive), form())
+    _assert_empty(elsewhere)
+
+
+def test_a_picture_that_does_not_say_a_machine_made_it_is_refused(
+    house: House, elsewhere: House
+) -> None:
+    archive = _exported(house, _with_everything(house))
+    elsewhere.gate.unmarked = PNG
+    with pytest.raises(UnusableArchive, match="machine made it"):
+        elsewhere.porter.import_person(TENANT, io.BytesIO(archive), form())
+    _assert_empty(elsewhere)
+
+
+def test_an_import_that_breaks_half_way_is_erased(
+    house: House, elsewhere: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = _exported(house, _with_everything(house))
+
+    def full(*anything: object, **more: object) -> str:
+        raise StorageError("The disk is full.")
+
+    monkeypatch.setattr(elsewhere.people, "add_image", full)
+    with pytest.raises(StorageError, match="full"):
+        elsewhere.porter.import_person(TENANT, io.BytesIO(archive), form())
+    assert elsewhere.people.identities(TENANT) == []
+    assert not list(elsewhere.blobs.names(""))
+
+
+def test_a_face_that_looks_young_here_waits_for_a_reviewer_here(
+    house: House, elsewhere: House
+) -> None:
+    person_id, identity_id = house.add_active()
+    archive = _exported(house, person_id)
+    elsewhere.gate.needs_review = True
+    assert standing_after(elsewhere, elsewhere.porter, archive).waits_for_review
+    house.standings.hold(TENANT, identity_id)
+    house.standings.clear(TENANT, identity_id)
+    cleared = _exported(house, person_id)
+    assert not standing_after(elsewhere, trusting(elsewhere, house), cleared).waits_for_review
 
 
 def test_an_import_needs_a_tenant(house: House, elsewhere: House) -> None:
@@ -172,6 +227,8 @@ def trusting(elsewhere: House, house: House) -> Porter:
         lambda tenant, ids: [],
         elsewhere.standings,
         elsewhere.signing_key,
+        elsewhere.gate,
+        elsewhere.eraser.erase_person,
         [house.signing_key.public_key()],
         elsewhere.clock,
     )

@@ -14,7 +14,13 @@ from starlette.responses import Response
 
 from imagine.errors import NotStored
 from imagine.service.auth import Caller, caller_with
-from imagine.service.enrolment import Enrolled, consent_form, read_choice, ticked
+from imagine.service.enrolment import (
+    Enrolled,
+    check_consent,
+    consent_form,
+    read_choice,
+    ticked,
+)
 from imagine.service.errors import BadParameter
 from imagine.service.routers.asking import (
     Before,
@@ -32,6 +38,7 @@ from imagine.service.schemas import (
     ConsentTokenRequest,
     Erased,
     IdentityOut,
+    Imported,
     Page,
     PersonOut,
     PhotoReportOut,
@@ -41,11 +48,14 @@ from imagine.service.schemas import (
 from imagine.service.wiring import Service
 from imagine.storage.consent import TICKS, ConsentForm
 from imagine.storage.erasure import Outputs
+from imagine.storage.export import ImportLimits
 from imagine.storage.people import IdentityFacts
 
 router = APIRouter(prefix="/v1", tags=["identities"])
 
 BODY_BYTES = 5 * 15 * 1024 * 1024 + 1024 * 1024  # five photos and a form around them
+# Each face of an import is measured anew, so that fewer people come in at once than could be read.
+IMPORT_LIMITS = ImportLimits(identities=20)
 Reader = Annotated[Caller, Depends(caller_with("identities:read"))]
 Writer = Annotated[Caller, Depends(caller_with("identities:write"))]
 
@@ -157,6 +167,32 @@ def add_photos(
 
     asked = ["add", identity_id, choose, *consent.facts()]
     return _once(service, caller, response, idempotency_key, asked, data, enrolled)
+
+
+@router.post("/identities/imports", status_code=201, max_body_size=BODY_BYTES)
+def import_person(
+    service: ServiceOf,
+    caller: Writer,
+    archive: Annotated[
+        UploadFile, File(description="The zip that the export of another service gave, 75 MB.")
+    ],
+    consent: Consented,
+) -> Imported:
+    """Take a person in from their export; when anything is wrong nothing is kept.
+
+    They agree anew, here: no consent of the archive counts. Faces are measured again from the
+    archive and judged like any enrolment; photos come along with the tick `keep_photos` alone.
+    """
+    form = consent.form()
+    check_consent(form)
+    with consent.used_once(service, caller):
+        person_id = service.porter.import_person(
+            caller.tenant_id, archive.file, form, IMPORT_LIMITS, caller.actor
+        )
+    made = service.people.identities(caller.tenant_id, person_id)
+    return Imported(
+        person_id=person_id, identities=[_told(service, caller, facts) for facts in made]
+    )
 
 
 @router.post("/consent_tokens", status_code=201)
