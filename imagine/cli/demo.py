@@ -28,6 +28,9 @@ PROMPTS = (
     "a black and white portrait in a studio",
 )
 SELFIES = 4
+# Of the three, the one with both eyes free: a fringe over one eye, as of person-a, is what the
+# detector and the embedded model find hardest.
+SAMPLE = "person-b"
 
 
 def demo(
@@ -79,16 +82,16 @@ def demo(
 
 
 def sample_selfies(assets: Path) -> list[Path]:
-    """The selfies of the first sample person who has four.
+    """Four selfies of the sample person.
 
     Raises:
         MissingWeights: the sample people are not on this machine.
     """
-    for folder in sorted((assets / "people").glob("*")):
-        selfies = sorted(folder.glob("selfie_*.jpg"))[:SELFIES]
-        if len(selfies) == SELFIES:
-            return selfies
-    raise MissingWeights(
-        f"There is no sample person with {SELFIES} selfies in {str(assets / 'people')!r}. "
-        "Use your own photos with --photo, or run this in a clone of the project."
-    )
+    folder = assets / "people" / SAMPLE
+    selfies = sorted(folder.glob("selfie_*.jpg"))[:SELFIES]
+    if len(selfies) < SELFIES:
+        raise MissingWeights(
+            f"There is no sample person with {SELFIES} selfies in {str(folder)!r}. "
+            "Use your own photos with --photo, or run this in a clone of the project."
+        )
+    return selfies

@@ -456,8 +456,6 @@ class _Archive:
 class _FacePlan:
     member: str
     encoder: str
-    model: str
-    licence: str
     fingerprint: str
     reports: tuple[PhotoReport, ...]
 
@@ -536,8 +534,6 @@ def _identity_plan(facts: dict[str, Any]) -> _IdentityPlan:
         face = _FacePlan(
             member=_text(facts["face"]["file"], 200),
             encoder=_text(facts["encoder"], 100),
-            model=_text(facts["model"], 200),
-            licence=_text(facts["licence"], 200),
             fingerprint=_text(facts["face"]["fingerprint"], 200),
             reports=tuple(report_of(report) for report in facts["face"]["reports"]),
         )

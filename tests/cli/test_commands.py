@@ -14,6 +14,7 @@ from PIL import Image
 
 from imagine.cli import demo, evaluate, inventory
 from imagine.cli.inventory import Item
+from imagine.errors import MissingWeights
 from tests.cli.conftest import Run
 
 COMMANDS = [
@@ -85,13 +86,20 @@ def test_the_demo_can_be_run_again(run: Run, selfie: Path) -> None:
     assert statuses == [0, 0]
 
 
-def test_the_sample_person_is_the_first_with_four_selfies(tmp_path: Path) -> None:
-    for person, count in (("ada", 3), ("bob", 5), ("cem", 4)):
-        (tmp_path / "people" / person).mkdir(parents=True)
-        for index in range(count):
-            (tmp_path / "people" / person / f"selfie_{index}.jpg").touch()
+def test_the_sample_person_is_shown_by_four_selfies(tmp_path: Path) -> None:
+    (tmp_path / "people" / demo.SAMPLE).mkdir(parents=True)
+    for index in range(5):
+        (tmp_path / "people" / demo.SAMPLE / f"selfie_{index}.jpg").touch()
     chosen = demo.sample_selfies(tmp_path)
-    assert [path.parent.name for path in chosen] == ["bob"] * 4
+    assert [path.name for path in chosen] == [f"selfie_{index}.jpg" for index in range(4)]
+
+
+def test_three_selfies_are_too_few_for_a_sample_person(tmp_path: Path) -> None:
+    (tmp_path / "people" / demo.SAMPLE).mkdir(parents=True)
+    for index in range(3):
+        (tmp_path / "people" / demo.SAMPLE / f"selfie_{index}.jpg").touch()
+    with pytest.raises(MissingWeights, match="4 selfies"):
+        demo.sample_selfies(tmp_path)
 
 
 def test_without_sample_people_the_demo_says_what_to_do(
