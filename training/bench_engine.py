@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from imagine.backends.base import draw_alone
 from imagine.backends.embedded import MODEL_FOLDER, EmbeddedBackend
 from imagine.core import ImageArray, Request
 from imagine.engine import Engine, Limits
@@ -256,7 +257,7 @@ def measure_isolation(backend: EmbeddedBackend, count: int) -> dict[str, Any]:
         "tolerance_levels": TOLERANCE,
         "above_tolerance": sum(difference > TOLERANCE for difference in differences),
         # what a leak of another person would look like
-        "another_person_differs_by_levels": _difference(_alone(backend, swapped), alone[0]),
+        "another_person_differs_by_levels": _difference(draw_alone(backend, swapped), alone[0]),
     }
 
 
@@ -292,13 +293,6 @@ def measure_endurance(backend: EmbeddedBackend, count: int) -> dict[str, Any]:
 def _resident_megabytes() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def _alone(backend: EmbeddedBackend, request: Request) -> ImageArray:
-    state: Any = backend.prepare(request)
-    while state.step < state.num_steps:
-        (state,) = backend.denoise_step([state])
-    return backend.decode(state)
 
 
 def _difference(first: ImageArray, second: ImageArray) -> int:

@@ -245,14 +245,6 @@ def draw(
     return pictures
 
 
-def draw_one(backend: Backend, request: Request) -> ImageArray:
-    """One picture, alone."""
-    states: list[RowState] = [backend.prepare(request)]
-    while states[0].step < states[0].num_steps:
-        states = backend.denoise_step(states)
-    return backend.decode(states[0])
-
-
 def _with_attributes(judge: AttributePromptJudge | None, result: PersonResult) -> PersonResult:
     if judge is None:
         return result

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imagine.backends.base import Backend, RowState
+from imagine.backends.base import Backend, draw_alone
 from imagine.backends.embedded import EmbeddedBackend
 from imagine.backends.prompt_judge import AttributePromptJudge
 from imagine.core import REDRAW_STRIDE, Face, Identity, ImageArray, PairVerdict, Request
@@ -108,10 +108,7 @@ class Studio:
 
     def draw(self, request: Request) -> ImageArray:
         """One picture."""
-        state: RowState = self.backend.prepare(request)
-        while state.step < state.num_steps:
-            (state,) = self.backend.denoise_step([state])
-        return self.backend.decode(state)
+        return draw_alone(self.backend, request)
 
     def request(self, person: HeldOutPerson, prompt: str, **more: Any) -> Request:
         """The backend's own guidance; the person fixes the seed."""

@@ -1,4 +1,4 @@
-"""The training of `imagine.models.face_recogniser`, and the loss that lets training see likeness.
+"""A small face recogniser of our own, trained on renders, that lets training see likeness.
 
 Only a loss: it conditions nothing, is not shipped, and is not the recogniser that judges results
 (dlib does), so a good score with the judge is not the echo of this loss.
@@ -19,12 +19,54 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from imagine.backends.minilm import load_text_encoder
-from imagine.models.face_recogniser import FaceRecogniser, align_batch
 from training.clock import Stopwatch
 from training.datasets import PairedPhotos
 from training.disturb import disturb_references
 
 logger = logging.getLogger(__name__)
+CROP = 64
+
+
+class FaceRecogniser(nn.Module):
+    """Aligned (batch, 3, 64, 64) faces in [-1, 1] to unit vectors, with its feature maps."""
+
+    def __init__(self, width: int = 32, embedding: int = 128) -> None:
+        super().__init__()
+
+        def block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+                nn.GroupNorm(8, outputs),
+                nn.SiLU(),
+            )
+
+        self.stages = nn.ModuleList(
+            [
+                nn.Sequential(block(3, width, 2), block(width, width, 1)),
+                nn.Sequential(block(width, 2 * width, 2), block(2 * width, 2 * width, 1)),
+                nn.Sequential(block(2 * width, 4 * width, 2), block(4 * width, 4 * width, 1)),
+                nn.Sequential(block(4 * width, 6 * width, 2), block(6 * width, 6 * width, 1)),
+            ]
+        )
+        self.head = nn.Linear(6 * width * 16, embedding)
+
+    def forward(self, faces: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return (batch, embedding) unit vectors and the feature maps of the four stages."""
+        features = []
+        for stage in self.stages:
+            faces = stage(faces)
+            features.append(faces)
+        return functional.normalize(self.head(faces.flatten(1)).float(), dim=1), features
+
+
+def align_batch(images: Tensor, thetas: Tensor, size: int = CROP) -> Tensor:
+    """Differentiable aligned faces of (batch, 3, h, w) images; thetas (batch, 2, 3)."""
+    shape = [len(images), images.shape[1], size, size]
+    grid = functional.affine_grid(thetas.float(), shape, align_corners=False)
+    faces: Tensor = functional.grid_sample(
+        images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return faces
 
 
 def likeness_loss(
@@ -81,10 +123,9 @@ def train(arguments: argparse.Namespace) -> None:
 
 def load_recogniser(path: Path, device: str) -> FaceRecogniser:
     """A frozen recogniser for `likeness_loss`."""
-    model: FaceRecogniser = FaceRecogniser()
+    model = FaceRecogniser()
     model.load_state_dict(torch.load(path, map_location=device, weights_only=True))
-    model.to(device).eval().requires_grad_(False)
-    return model
+    return model.to(device).eval().requires_grad_(False)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ from statistics import median
 import numpy as np
 
 from imagine.backends import BACKENDS
-from imagine.backends.base import Backend
+from imagine.backends.base import Backend, draw_alone
 from imagine.core import ImageArray, Request
 from imagine.errors import InvalidInput
-from training.evaluation import CACHE, draw_one, drawing_settings, evaluate
+from training.evaluation import CACHE, drawing_settings, evaluate
 from training.held_out import WISHES
 
 STEPS = (3, 4, 6, 8, 12, 20, 30)
@@ -103,7 +103,7 @@ def seconds_a_picture(backend: Backend, steps: int) -> float:
     taken = []
     for _ in range(1 + REPEATS):
         started = time.perf_counter()
-        draw_one(backend, request)
+        draw_alone(backend, request)
         taken.append(time.perf_counter() - started)
     return median(taken[1:])
 

@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from imagine.errors import InvalidInput
-from imagine.models.face_recogniser import FaceRecogniser, align_batch
 from imagine.models.upsampler import SCALE
 from training.datasets import face_theta, reference_crop, to_unit_range
 from training.estimates import estimates_path, read_estimates, shrink
 from training.people.cache import PhotoRecord, finished_shards, read_shard
+from training.recogniser import FaceRecogniser, align_batch
 
 CROP = 80  # side of a training window of the small picture; most faces fit in
 PLAIN_SHARE = 0.2  # of the inputs are the photo shrunk, without the denoiser's hand

@@ -19,7 +19,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor, nn
 
-from imagine.backends.base import BackendInfo, RowState, shape_of
+from imagine.backends.base import BackendInfo, RowState, draw_alone, shape_of
 from imagine.backends.cache import ByteLRU
 from imagine.backends.folded_denoiser import FoldedDenoiser, Look
 from imagine.backends.minilm import load_text_encoder
@@ -401,10 +401,7 @@ class EmbeddedBackend:
             likeness,
             DEFAULT_GUIDANCE_INTERVAL,
         )
-        state: RowState = self.prepare(request)
-        while state.step < state.num_steps:
-            (state,) = self.denoise_step([state])
-        return self.decode(state)
+        return draw_alone(self, request)
 
     def _sigmas(self, num_steps: int) -> Tensor:
         # A scheduler object holds the schedule of one request only; rows carry a copy of theirs.

@@ -33,6 +33,12 @@ UrlOption = Annotated[
     str | None,
     typer.Option("--url", envvar="IMAGINE_URL", help="Where the service is.", show_default=False),
 ]
+KeepPhotosOption = Annotated[
+    bool, typer.Option("--keep-photos", help="Keep the photos too, encrypted.")
+]
+AgreeOption = Annotated[
+    bool, typer.Option("--agree", help="I have read the consent text and agree; do not ask me.")
+]
 KeyOption = Annotated[
     str | None,
     typer.Option(
@@ -55,13 +61,8 @@ def add(
     photo: PhotoOption = None,
     face: FaceOption = None,
     name: Annotated[str, typer.Option("--name", help="What you call it.")] = "",
-    keep_photos: Annotated[
-        bool, typer.Option("--keep-photos", help="Keep the photos too, encrypted.")
-    ] = False,
-    agree: Annotated[
-        bool,
-        typer.Option("--agree", help="I have read the consent text and agree; do not ask me."),
-    ] = False,
+    keep_photos: KeepPhotosOption = False,
+    agree: AgreeOption = False,
     url: UrlOption = None,
     key: KeyOption = None,
     json: JsonOption = False,
@@ -170,13 +171,8 @@ def import_person(
         Path,
         typer.Argument(help="The zip that `identity export` wrote.", exists=True, dir_okay=False),
     ],
-    keep_photos: Annotated[
-        bool, typer.Option("--keep-photos", help="Keep the photos in it too, encrypted.")
-    ] = False,
-    agree: Annotated[
-        bool,
-        typer.Option("--agree", help="I have read the consent text and agree; do not ask me."),
-    ] = False,
+    keep_photos: KeepPhotosOption = False,
+    agree: AgreeOption = False,
     url: UrlOption = None,
     key: KeyOption = None,
     json: JsonOption = False,

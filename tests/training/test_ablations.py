@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from imagine.backends.base import draw_alone
 from imagine.backends.embedded import EmbeddedBackend, save_model
 from imagine.core import Request
 from tests.training.test_trainer import record
@@ -17,7 +18,6 @@ from training.ablations import (
     table,
     train_variant,
 )
-from training.evaluation import draw_one
 from training.people.cache import write_shard
 from training.trainer import load_state
 
@@ -41,16 +41,16 @@ def request(likeness: float = 0.7) -> Request:
 
 def test_the_plain_pass_draws_what_the_folded_one_draws(model):
     backend = EmbeddedBackend.load(model)
-    folded = draw_one(backend, request()).astype(int)
+    folded = draw_alone(backend, request()).astype(int)
     vars(backend)["_folded"] = PlainDenoiser(backend._denoiser)
-    plain = draw_one(backend, request()).astype(int)
+    plain = draw_alone(backend, request()).astype(int)
     assert np.abs(folded - plain).max() <= 1  # other sums, one level of 255
     assert plain.std() > 5
 
 
 def test_joined_attention_draws_something_else_with_the_same_weights(model):
-    joined = draw_one(JoinedBackend.load(model), request()).astype(int)
-    parallel = draw_one(EmbeddedBackend.load(model), request()).astype(int)
+    joined = draw_alone(JoinedBackend.load(model), request()).astype(int)
+    parallel = draw_alone(EmbeddedBackend.load(model), request()).astype(int)
     assert np.abs(joined - parallel).max() > 1
 
 

@@ -6,10 +6,10 @@ import torch
 from torch.nn import functional
 
 from imagine.errors import InvalidInput
-from imagine.models.face_recogniser import FaceRecogniser
 from training.datasets import face_theta
 from training.estimates import estimates_path
 from training.people.cache import PhotoRecord, write_shard
+from training.recogniser import FaceRecogniser
 from training.upsampling import (
     CROP,
     EYE_WEIGHT,

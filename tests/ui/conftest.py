@@ -21,10 +21,13 @@ from imagine import api
 from imagine.backends import BACKENDS
 from imagine.identity import FACE_DETECTORS, FACE_ENCODERS
 from imagine.service.loaded_models import LoadedModels
+from imagine.service.wiring import Service
 from imagine.ui.local import LocalStudios
 from imagine.ui.sessions import COOKIE, Sessions
 from imagine.ui.studio import Consent, Studio
+from imagine.ui.together import OneAddress, create_app
 from tests.conftest import calm
+from tests.ui.house import make_service
 
 PEOPLE = Path(__file__).parent.parent.parent / "assets" / "people"
 AGREED = Consent(("It is me.", "Measure my face."), "en", datetime(2026, 11, 22, tzinfo=UTC))
@@ -140,6 +143,21 @@ def serving(studios: LocalStudios, port: int = 0) -> Iterator[Running]:
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of doubles, working."""
+    made = make_service(tmp_path_factory.mktemp("service"))
+    made.start()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def app(service: Service) -> OneAddress:
+    """The page and the API of that service."""
+    return create_app(service, start=False)
 
 
 @pytest.fixture(scope="module")

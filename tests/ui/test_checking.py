@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -22,29 +21,15 @@ from imagine.storage.database import utc_now
 from imagine.ui.checking import said_of
 from imagine.ui.desk import Visitor
 from imagine.ui.me import agreement_html
-from imagine.ui.together import OneAddress, create_app
+from imagine.ui.together import OneAddress
 from imagine.ui.words import LANGUAGES, Words, table
 from tests.service.camera import Clock, camera, frame, frames
 from tests.service.conftest import selfie
 from tests.ui.conftest import AGREED
-from tests.ui.house import make_service
 from tests.ui.test_offices import Guest
 
 __all__ = ["camera"]
 pytestmark = pytest.mark.usefixtures("camera")
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    made = make_service(tmp_path_factory.mktemp("service"))
-    made.start()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def app(service: Service) -> OneAddress:
-    return create_app(service, start=False)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Iterator
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -31,19 +30,6 @@ from tests.ui.house import make_key, make_service, until
 
 NUDE = {"outcome": "block", "checks": {"nudity": {"outcome": "block", "score": 0.93}}}
 CALM = {"outcome": "pass", "checks": {"nudity": {"outcome": "pass", "score": 0.01}}}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    made = make_service(tmp_path_factory.mktemp("service"))
-    made.start()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def app(service: Service) -> OneAddress:
-    return create_app(service, start=False)
 
 
 class Guest:

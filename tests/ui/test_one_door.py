@@ -31,7 +31,7 @@ from imagine.ui.studio import OpenWish
 from imagine.ui.together import create_app
 from tests.one_door import Watched, pictures_in
 from tests.ui.conftest import AGREED, selfie
-from tests.ui.house import make_service, until
+from tests.ui.house import until
 from tests.ui.test_offices import CALM, NUDE, Guest, held_back
 
 SUFFIXES = (".png", ".jpg", ".webp")
@@ -155,14 +155,6 @@ def test_no_answer_of_the_page_holds_an_unmarked_picture(
 
 
 # In a service: the same page for its accounts, with the offices of its reviewers
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    made = make_service(tmp_path_factory.mktemp("service"))
-    made.start()
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")
