@@ -46,6 +46,7 @@ ATTRIBUTES = (
     "expression", "place", "hair_colour", "glasses", "hat", "clothing_colour", "style",
 )  # fmt: skip
 HELD_BACK = 12  # every twelfth person is kept aside to measure accuracy
+HALVES = ("all", "first", "second")
 LOSS_WEIGHTS = {"expression": 2.5}  # the smallest detail, learnt last
 COMBINATION_SEEDS = 50_000  # training people; the photo caches start at 0
 BATCH = 64
@@ -72,14 +73,24 @@ class Renders:
         return Renders(self.images[rows], labels, self.classes)
 
 
-def load_renders(folders: Sequence[Path]) -> tuple[Renders, Renders]:
+def load_renders(folders: Sequence[Path], half: str = "all") -> tuple[Renders, Renders]:
     """Photos to learn from and photos of other people to be tested on.
+
+    Args:
+        folders: photo caches.
+        half: of `HALVES`; the people of the other half stay unseen, so that two networks can be
+            taught on different people.
 
     Raises:
         InvalidInput: the caches are empty, or hold people who must not be trained on.
     """
-    caches = [PhotoCache(folder) for folder in folders]
-    records = [record for cache in caches for record in cache.records]
+    photos = [
+        (cache, index, record)
+        for cache in (PhotoCache(folder) for folder in folders)
+        for index, record in enumerate(cache.records)
+        if half in ("all", half_of(record.person_seed))
+    ]
+    records = [record for _, _, record in photos]
     if len(records) < 2:
         named = " and ".join(map(str, folders))
         raise InvalidInput(
@@ -92,10 +103,15 @@ def load_renders(folders: Sequence[Path]) -> tuple[Renders, Renders]:
             f"The photos show people who must not be trained on, such as seed {min(strays)}. "
             "Render training people (seeds below 100000)."
         )
-    images = np.stack([cache.image(index) for cache in caches for index in range(len(cache))])
+    images = np.stack([cache.image(index) for cache, index, _ in photos])
     renders = make_renders(images, [record.facts for record in records])
     aside = np.array([record.person_seed % HELD_BACK == 0 for record in records])
     return renders.select(np.flatnonzero(~aside)), renders.select(np.flatnonzero(aside))
+
+
+def half_of(person_seed: int) -> str:
+    """Which half a person belongs to; both halves have people who are kept aside."""
+    return HALVES[1 + person_seed // HELD_BACK % 2]
 
 
 def render_combinations(folder: Path, people: int, size: int = 128) -> None:
@@ -286,6 +302,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/attribute-judge"))
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--half", choices=HALVES, default="all", help="of the people")
     parser.add_argument(
         "--render-combinations",
         type=int,
@@ -300,7 +317,7 @@ def main() -> None:
         return
     if given.threads:
         torch.set_num_threads(given.threads)
-    learning, testing = load_renders(given.data)
+    learning, testing = load_renders(given.data, given.half)
     logger.info("%d photos to learn from, %d to test on", len(learning.images), len(testing.images))
     network = train_judge(learning, Stopwatch(60 * given.minutes), given.seed)
     accuracy = measure_accuracy(network, testing) if len(testing.images) else {}

@@ -8,7 +8,7 @@ later run starts in seconds.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Batch:
         text_tokens: (batch, MAX_TEXT_TOKENS, TEXT_WIDTH) float.
         text_mask: (batch, MAX_TEXT_TOKENS) bool.
         thetas: (batch, 2, 3) sampling transforms of the aligned faces, see `face_theta`.
+        records: of the targets, one a row.
     """
 
     images: Tensor
@@ -48,6 +49,7 @@ class Batch:
     text_tokens: Tensor
     text_mask: Tensor
     thetas: Tensor
+    records: Sequence[PhotoRecord]
 
 
 class PairedPhotos:
@@ -78,6 +80,11 @@ class PairedPhotos:
     def person_count(self) -> int:
         """How many people have at least two usable photos."""
         return len(self._person_seeds)
+
+    @property
+    def person_seeds(self) -> Sequence[int]:
+        """Whom the photos show, in the order of `faces_of_everyone`."""
+        return tuple(self._person_seeds)
 
     @property
     def text_encoder(self) -> TextEncoder:
@@ -192,6 +199,16 @@ class PairedPhotos:
             torch.from_numpy(people).to(self._device),
         )
 
+    def faces_of_everyone(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Person by person (photos, 3, h, w) images and (photos, 2, 3) thetas."""
+        for seed in self._person_seeds:
+            rows = self._people[seed]
+            images = self._gather(self._images, rows)
+            yield (
+                to_unit_range(images).to(self._device),
+                self._thetas(rows, images.shape[1]).to(self._device),
+            )
+
     def _thetas(self, rows: Sequence[int], image_size: int) -> Tensor:
         landmarks = [np.asarray(self._rows[row].landmarks, np.float32) for row in rows]
         return torch.from_numpy(np.stack([face_theta(points, image_size) for points in landmarks]))
@@ -217,6 +234,7 @@ class PairedPhotos:
             .to(self._device),
             text_mask=(torch.arange(longest)[None] < lengths[:, None]).to(self._device),
             thetas=self._thetas(targets, images.shape[1]).to(self._device),
+            records=[self._rows[target] for target in targets],
         )
 
 

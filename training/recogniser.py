@@ -95,6 +95,8 @@ def train(arguments: argparse.Namespace) -> None:
     """Margin softmax over the people of the cache as it is now."""
     photos = PairedPhotos(arguments.data, load_text_encoder(), arguments.device, 0)
     model = FaceRecogniser().to(arguments.device)
+    if arguments.start_from is not None:
+        model.load_state_dict(torch.load(arguments.start_from, weights_only=True))
     classes = nn.Parameter(torch.randn(photos.person_count, 128, device=arguments.device) * 0.1)
     optimizer = torch.optim.AdamW([*model.parameters(), classes], lr=2e-3, weight_decay=0.02)
     watch = Stopwatch(arguments.minutes * 60)
@@ -135,5 +137,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/recogniser.pt"))
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--start-from", type=Path, default=None, help="weights to go on from")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train(parser.parse_args())

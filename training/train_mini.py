@@ -1,4 +1,4 @@
-"""The embedded model from nothing: renders, training recogniser, four stages, upsampler, export.
+"""The embedded model from nothing: renders, teachers, four stages, upsampler, export.
 
 GPU:  python -m training.train_mini --device cuda --model base --hours 0.8 --workers 16
 CPU:  python -m training.train_mini --hours 3            (two cores; what `make train-mini` runs)
@@ -14,17 +14,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Share of the hours of each part, by the start of its command. The upsampler learns from fewer
-# photos, at the full size: what it adds is the same in every face.
+# Half of the people, so that a judge can be taught on the others. The last stage is rewarded.
+ATTRIBUTE_TEACHER = "training.attributes --half first --seed 1"
+REWARDED = ["--rewarded", "20", "--critic-weight", "0.1"]
+# The upsampler learns from fewer photos, at the full size: what it adds is the same in every face.
 LARGE_PHOTOS = "training.people.cache --size 256 --photos 4"
+# Share of the hours of each part, by the start of its command.
 SHARES = {
-    "training.people.cache": 0.25,
-    "training.recogniser": 0.07,
-    "training.stages.reconstruct": 0.07,
-    "training.stages.pairs": 0.30,
-    "training.stages.quality_reconstruct": 0.05,
-    "training.stages.quality_pairs": 0.12,
-    LARGE_PHOTOS: 0.06,
+    "training.people.cache": 0.22,
+    "training.recogniser": 0.06,
+    ATTRIBUTE_TEACHER: 0.05,
+    "training.stages.reconstruct": 0.06,
+    "training.stages.pairs": 0.26,
+    "training.stages.quality_reconstruct": 0.04,
+    "training.stages.quality_pairs": 0.18,
+    LARGE_PHOTOS: 0.05,
     "training.stages.upsample": 0.08,
 }
 LARGE_SHARE = 0.25  # of the people are photographed at the full size
@@ -34,7 +38,7 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
     """The command line of every part, in order."""
     data, large = arguments.run / "people", arguments.run / "people-256"
     run, export = arguments.run / "imagine-mini", arguments.run / "export"
-    recogniser = arguments.run / "recogniser.pt"
+    recogniser, teacher = arguments.run / "recogniser.pt", arguments.run / "attribute-teacher"
     result = []
     for command, share in SHARES.items():
         module, *words = command.split()
@@ -46,14 +50,19 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
             line += ["--out", str(large if is_large else data), "--people", str(people)]
             line += ["--workers", str(arguments.workers)]
         else:
-            line += ["--data", str(large if is_large else data), "--device", arguments.device]
-        if module == "training.recogniser":
-            line += ["--out", str(recogniser)]
+            line += ["--data", str(large if is_large else data)]
+        if module in ("training.recogniser", "training.attributes"):
+            line += ["--out", str(recogniser if module == "training.recogniser" else teacher)]
+        if module not in ("training.people.cache", "training.attributes"):
+            line += ["--device", arguments.device]
         if module.startswith("training.stages"):
             line += ["--run", str(run), "--model", str(export if is_large else arguments.model)]
             line += ["--recogniser", str(recogniser)]
             last = module.endswith("quality_pairs")
             line += [] if is_large else ["--decay", "0.9" if last else "0.02"]
+            if last:
+                line += [*REWARDED, "--reward-recognisers", str(recogniser)]
+                line += ["--attribute-teacher", str(teacher)]
             line += ["--export", str(export)] if last or is_large else []
         result.append(line)
     return result

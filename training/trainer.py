@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import json
 import logging
 import math
@@ -30,10 +31,12 @@ from imagine.backends.minilm import load_text_encoder
 from imagine.models.denoiser import Denoiser
 from imagine.models.identity_adapter import IdentityAdapter
 from training.clock import Stopwatch
+from training.critic import CriticTraining
 from training.datasets import MAX_TEXT_TOKENS, Batch, PairedPhotos
 from training.disturb import disturb_references
 from training.losses import flow_matching_loss, sample_sigmas
 from training.recogniser import FaceRecogniser, likeness_loss, load_recogniser
+from training.rewards import Teachers, draw_estimate
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +107,16 @@ def parse_arguments(
     parser.add_argument("--same-photo", type=float, default=recipe.same_photo)
     parser.add_argument("--recogniser", type=Path, default=None, help="adds the likeness loss")
     parser.add_argument("--likeness-weight", type=float, default=0.3)
+    parser.add_argument(
+        "--rewarded", type=int, default=0, help="rows of a batch that are drawn and rewarded"
+    )
+    parser.add_argument(
+        "--reward-recognisers", type=Path, nargs="+", default=[], help="who tell people apart"
+    )
+    parser.add_argument("--attribute-teacher", type=Path, default=None, help="who reads wishes")
+    parser.add_argument(
+        "--critic-weight", type=float, default=0.0, help="of drawn rows passing as photos"
+    )
     parser.add_argument("--start-from", type=Path, default=None, help="exported model, new run")
     parser.add_argument("--export", type=Path, default=None, help="folder for the averaged model")
     parser.add_argument("--compile", action="store_true", help="torch.compile the denoiser")
@@ -160,6 +173,15 @@ class _Loop:
         recogniser = None
         if arguments.recogniser:
             recogniser = load_recogniser(arguments.recogniser, arguments.device)
+        self.teachers: Teachers | None = None
+        if arguments.rewarded:
+            self.teachers = Teachers.load(
+                arguments.reward_recognisers, arguments.attribute_teacher, photos, arguments.device
+            )
+        self.critic: CriticTraining | None = None
+        if arguments.rewarded and arguments.critic_weight:
+            self.critic = CriticTraining(arguments.device, arguments.run / "critic.pt")
+        self.random = np.random.default_rng(arguments.seed)
         self.loss_function: Callable[[Batch], Tensor] = lambda batch: training_loss(
             state.denoiser, state.adapter, batch, recogniser, arguments.likeness_weight
         )
@@ -186,16 +208,22 @@ class _Loop:
             bar.set_postfix_str(f"loss {loss:.4f}, {rate:.1f} images/s, step {state.step}")
             bar.update(round(watch.elapsed) - bar.n)
             if watch.elapsed - last_save > 120:
-                save_state(arguments.run, state)
-                self.photos.refresh(max_new=4)
+                self._save()
+                if self.teachers is None:  # who know the people of the beginning only
+                    self.photos.refresh(max_new=4)
                 last_save = watch.elapsed
             if watch.elapsed - last_sheet > arguments.sheet_minutes * 60:
                 write_sheet(arguments.run, state, self.photos, arguments.device)
                 last_sheet = watch.elapsed
         bar.close()
-        save_state(arguments.run, state)
+        self._save()
         write_sheet(arguments.run, state, self.photos, arguments.device)
         self._log(state.images_seen - first_images, watch.elapsed)
+
+    def _save(self) -> None:
+        save_state(self.arguments.run, self.state)
+        if self.critic is not None:
+            self.critic.save()
 
     def _progress(self, watch: Stopwatch, first_images: int) -> float:
         if self.arguments.pictures is None:
@@ -211,8 +239,11 @@ class _Loop:
             same_photo=self.arguments.same_photo,
             high_quality=self.recipe.high_quality,
         )
-        with torch.autocast(self.arguments.device, dtype=torch.bfloat16):
+        # No cache: a weight cast where no gradient is kept must not serve where one is.
+        with torch.autocast(self.arguments.device, dtype=torch.bfloat16, cache_enabled=False):
             loss = self.loss_function(batch)
+            if self.teachers is not None:
+                loss = loss + self._reward_loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [*state.denoiser.parameters(), *state.adapter.parameters()]
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -227,6 +258,17 @@ class _Loop:
         update_average(state.averaged_denoiser, state.denoiser, decay)
         update_average(state.averaged_adapter, state.adapter, decay)
         return float(loss.detach())
+
+    def _reward_loss(self, batch: Batch) -> Tensor:
+        assert self.teachers is not None
+        rows = slice(0, self.arguments.rewarded)
+        estimate = drawn_estimate(self.state.denoiser, self.state.adapter, batch, rows, self.random)
+        thetas = batch.thetas[rows]
+        loss = self.teachers.loss(estimate, thetas, batch.records[rows])
+        if self.critic is not None:
+            passing = self.critic.loss(estimate, batch.images[rows], thetas)
+            loss = loss + self.arguments.critic_weight * passing
+        return loss
 
     def _log(self, images: int, seconds: float) -> None:
         peak = measure_matmul_peak(self.arguments.device)
@@ -281,6 +323,33 @@ def training_loss(
         likeness = likeness_loss(recogniser, prediction, batch.images, batch.thetas, sigmas)
         loss = loss + likeness_weight * likeness
     return loss
+
+
+def drawn_estimate(
+    denoiser: Denoiser,
+    adapter: IdentityAdapter,
+    batch: Batch,
+    rows: slice,
+    random: np.random.Generator,
+) -> Tensor:
+    """Rows of a batch drawn as the product draws, see `training.rewards.draw_estimate`."""
+    identity_tokens, identity_mask = gather_identity(adapter, _rows_of(batch, rows))
+    text, text_mask = batch.text_tokens[rows], batch.text_mask[rows]
+    weight = torch.ones(len(text), device=text.device)
+    both = denoiser.condition(text, text_mask, identity_tokens, identity_mask, weight)
+    with torch.no_grad():
+        nobody = torch.zeros_like(identity_mask)
+        alone = denoiser.condition(text, text_mask, identity_tokens, nobody, weight)
+        silent = torch.zeros_like(text_mask)
+        nothing = denoiser.condition(text, silent, identity_tokens, nobody, weight)
+    return draw_estimate(denoiser, batch.images[rows], both, alone, nothing, random)
+
+
+def _rows_of(batch: Batch, rows: slice) -> Batch:
+    """Some rows and only the crops that they need."""
+    owners = batch.crop_owner[rows]
+    crops = batch.crops[: int(owners.max()) + 1]  # numbered in the order of the rows
+    return dataclasses.replace(batch, crops=crops, crop_owner=owners)
 
 
 def gather_identity(adapter: IdentityAdapter, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 
 from imagine.backends.embedded import EmbeddedBackend, save_model
 from training.people.cache import PhotoRecord, write_shard
+from training.recogniser import FaceRecogniser
 from training.train_mini import SHARES, commands
 from training.trainer import MODEL_SIZES, load_state, save_state, schedule
 
@@ -53,6 +54,18 @@ def test_stages_continue_one_run_and_export_a_model_that_loads(photo_folder, tmp
     assert list(run.glob("sheet-*.png"))
     picture = EmbeddedBackend.load(export).draw("me", None, num_inference_steps=2)
     assert picture.shape == (128, 128, 3)
+
+
+def test_a_rewarded_stage_keeps_its_critic(photo_folder, tmp_path):
+    torch.manual_seed(0)
+    recogniser, run = tmp_path / "recogniser.pt", tmp_path / "run"
+    torch.save(FaceRecogniser().state_dict(), recogniser)
+    words = ["--rewarded", "2", "--critic-weight", "0.1", "--reward-recognisers", str(recogniser)]
+    run_stage("pairs", photo_folder, run, *words)
+    run_stage("pairs", photo_folder, run, *words)
+    steps = [json.loads(line)["step"] for line in (run / "stages.jsonl").read_text().splitlines()]
+    kept = torch.load(run / "critic.pt", weights_only=True)
+    assert kept["steps"] == steps[1] > steps[0] > 0
 
 
 def test_a_checkpoint_restores_weights_averages_and_counters(tmp_path):

@@ -1,0 +1,214 @@
+"""What drawn pictures are rewarded for: being that person, and showing what was asked.
+
+The flow-matching loss never sees a picture the model drew itself: its inputs are photos with noise.
+Here some rows are drawn as the product draws them, by its few guided steps, from a photo under so
+much noise that only the rough layout is left. Two frozen teachers look at the last estimate, and
+their gradient flows through the last step. Recognisers say who it is among all people of the
+training set; an attribute network says whether what the caption asks for is there.
+
+Neither teacher takes part in any evaluation: likeness is judged by dlib, prompts by another
+attribute network, taught on other people.
+
+Source: gradients of a reward through the last step of sampling, ReFL (arXiv 2304.05977) and DRaFT-1
+(arXiv 2309.17400). Differs: drawing starts from a noised photo, so that the place of the face is
+known without a detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from imagine.backends.embedded import (
+    DEFAULT_GUIDANCE_INTERVAL,
+    DEFAULT_GUIDANCE_SCALE,
+    Words,
+    guidance_rows,
+    make_scheduler,
+)
+from imagine.backends.prompt_judge import asked_attributes
+from imagine.core import Request
+from imagine.models.attribute_judge import AttributeJudge
+from imagine.models.denoiser import Conditioning, Denoiser
+from training.datasets import Batch, PairedPhotos
+from training.people.cache import PhotoRecord
+from training.recogniser import FaceRecogniser, align_batch, load_recogniser
+
+STEPS = 6  # of the whole drawing
+STARTS = (1, 2)  # steps skipped by starting from a noised photo
+ENDS = (4, 5)  # the step whose estimate is judged
+LIKENESS = 0.7  # the product's default
+IDENTITY_WEIGHT = 0.2
+ATTRIBUTE_WEIGHT = 0.02
+SHARPNESS = 16.0  # of the softmax over people
+
+
+class Teachers:
+    """Frozen networks that look at drawn pictures, and the faces they know."""
+
+    def __init__(
+        self,
+        recognisers: Sequence[FaceRecogniser],
+        attributes: AttributeJudge | None,
+        photos: PairedPhotos,
+    ) -> None:
+        self._recognisers = recognisers
+        self._attributes = attributes
+        self._classes: Mapping[str, Sequence[str]] = (
+            attributes.config.attributes if attributes is not None else {}
+        )
+        self._people = {seed: index for index, seed in enumerate(photos.person_seeds)}
+        self._prototypes = [_prototypes(recogniser, photos) for recogniser in recognisers]
+
+    @classmethod
+    def load(
+        cls, recognisers: Sequence[Path], attributes: Path | None, photos: PairedPhotos, device: str
+    ) -> Teachers:
+        """Open weights of `training.recogniser` and `training.attributes`."""
+        network = None
+        if attributes is not None:
+            loaded = AttributeJudge.from_pretrained(attributes, low_cpu_mem_usage=False)
+            network = loaded.float().to(device).eval().requires_grad_(False)
+        return cls([load_recogniser(path, device) for path in recognisers], network, photos)
+
+    def loss(self, pictures: Tensor, thetas: Tensor, records: Sequence[PhotoRecord]) -> Tensor:
+        """How much drawn pictures miss.
+
+        Args:
+            pictures: (rows, 3, h, w) float in [-1, 1].
+            thetas: (rows, 2, 3) of the faces, see `training.datasets.face_theta`.
+            records: of the photos the rows started from.
+        """
+        people = torch.tensor(
+            [self._people[record.person_seed] for record in records], device=pictures.device
+        )
+        loss = pictures.new_zeros(())
+        for recogniser, known in zip(self._recognisers, self._prototypes, strict=True):
+            embeddings, _ = recogniser(_soften(align_batch(pictures, _jitter(thetas))))
+            cosines = embeddings @ known.T
+            own = cosines.gather(1, people[:, None])
+            among_all = functional.cross_entropy(SHARPNESS * cosines, people)
+            loss = loss + IDENTITY_WEIGHT * (1.0 - own.mean() + 0.25 * among_all)
+        loss = loss / max(1, len(self._recognisers))
+        if self._attributes is not None:
+            loss = loss + ATTRIBUTE_WEIGHT * self._missed_wishes(pictures, records)
+        return loss
+
+    def _missed_wishes(self, pictures: Tensor, records: Sequence[PhotoRecord]) -> Tensor:
+        assert self._attributes is not None
+        logits = self._attributes(pictures)
+        wanted = [wished_facts(record.caption, record.facts) for record in records]
+        missed = pictures.new_zeros(())
+        for name, classes in self._classes.items():
+            rows = [row for row, facts in enumerate(wanted) if facts.get(name) in classes]
+            if rows:
+                labels = [list(classes).index(wanted[row][name]) for row in rows]
+                missed = missed + functional.cross_entropy(
+                    logits[name][rows].float(),
+                    torch.tensor(labels, device=pictures.device),
+                    reduction="sum",
+                )
+        return missed / len(records)
+
+
+def wished_facts(caption: str, facts: Mapping[str, str]) -> dict[str, str]:
+    """What a photo shows of what its caption names."""
+    asked = asked_attributes(caption)
+    return {name: facts[name] for name, kinds in asked.items() if facts.get(name) in kinds}
+
+
+def draw_estimate(
+    denoiser: Denoiser,
+    images: Tensor,
+    both: Conditioning,
+    alone: Conditioning,
+    nothing: Conditioning,
+    random: np.random.Generator,
+) -> Tensor:
+    """The guided estimate of a late step, drawn from noised photos; only its last pass has a graph.
+
+    Args:
+        denoiser: in training.
+        images: (rows, 3, h, w) float in [-1, 1], photos.
+        both: the rows' prompt and person.
+        alone: the prompts without a person.
+        nothing: neither.
+        random: draws where to start and which step to judge.
+
+    Returns:
+        (rows, 3, h, w) in [-1, 1].
+    """
+    scheduler = make_scheduler()
+    scheduler.set_timesteps(STEPS)
+    sigmas = scheduler.sigmas.tolist()
+    start, end = int(random.choice(STARTS)), int(random.choice(ENDS))
+    noisy = (1 - sigmas[start]) * images + sigmas[start] * torch.randn_like(images)
+    shares = _shares()
+    for step in range(start, end + 1):
+        level = torch.full((len(images),), sigmas[step], device=images.device)
+        with torch.no_grad():
+            others = shares[step][0] * denoiser(noisy, level, alone)
+            if shares[step][1]:
+                others = others + shares[step][1] * denoiser(noisy, level, nothing)
+        with torch.set_grad_enabled(step == end):
+            estimate = others.float() + shares[step][2] * denoiser(noisy, level, both).float()
+        # The bounds of the product, without stopping the gradient at them.
+        estimate = estimate + (estimate.clamp(-1.0, 1.0) - estimate).detach()
+        if step < end:
+            noisy = noisy.lerp(estimate, 1.0 - sigmas[step + 1] / sigmas[step])
+    return estimate
+
+
+def _shares() -> list[tuple[float, float, float]]:
+    """Per step the weights of prompt alone, nothing, and prompt with person, as at use."""
+    request = Request(
+        "a wish",
+        np.zeros((1, 1, 1, 3), np.uint8),
+        0,
+        STEPS,
+        DEFAULT_GUIDANCE_SCALE,
+        LIKENESS,
+        DEFAULT_GUIDANCE_INTERVAL,
+    )
+    rows = {(row.words, row.shows_person): row.weights for row in guidance_rows(request)}
+    empty = (0.0,) * STEPS
+    alone = rows.get((Words.PROMPT, False), empty)
+    nothing = rows.get((Words.NOTHING, False), empty)
+    return list(zip(alone, nothing, rows[Words.PROMPT, True], strict=True))
+
+
+@torch.no_grad()
+def _prototypes(recogniser: FaceRecogniser, photos: PairedPhotos) -> Tensor:
+    """(people, d) unit vectors, the mean of each person's photos."""
+    means = []
+    for images, thetas in photos.faces_of_everyone():
+        embeddings, _ = recogniser(align_batch(images, thetas))
+        means.append(embeddings.mean(0))
+    return functional.normalize(torch.stack(means), dim=1)
+
+
+def _jitter(thetas: Tensor) -> Tensor:
+    """Crops a little off, so that no teacher can be pleased by single pixels."""
+    rows, device = len(thetas), thetas.device
+    zoom = torch.empty(rows, device=device).uniform_(0.9, 1.1)
+    tilt = torch.empty(rows, device=device).uniform_(-0.12, 0.12)
+    cosine, sine = zoom * tilt.cos(), zoom * tilt.sin()
+    turn = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
+    shift = torch.empty(rows, 2, 1, device=device).uniform_(-0.08, 0.08)
+    linear = thetas[:, :, :2].float()
+    return torch.cat([linear @ turn, thetas[:, :, 2:].float() + linear @ shift], dim=2)
+
+
+def _soften(faces: Tensor) -> Tensor:
+    """Half of the faces lose their finest detail; all get a little noise."""
+    small = functional.avg_pool2d(faces, 2)
+    blurred = functional.interpolate(
+        small, size=faces.shape[-2:], mode="bilinear", align_corners=False
+    )
+    chosen = torch.rand(len(faces), 1, 1, 1, device=faces.device) < 0.5
+    return torch.where(chosen, blurred, faces) + 0.03 * torch.randn_like(faces)
