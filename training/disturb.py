@@ -37,6 +37,16 @@ def disturb_references(crops: Tensor) -> Tensor:
     return disturbed
 
 
+def soften(pictures: Tensor) -> Tensor:
+    """Half of the pictures lose their finest detail; all get a little noise."""
+    small = functional.avg_pool2d(pictures, 2)
+    blurred = functional.interpolate(
+        small, size=pictures.shape[-2:], mode="bilinear", align_corners=False
+    )
+    chosen = torch.rand(len(pictures), 1, 1, 1, device=pictures.device) < 0.5
+    return torch.where(chosen, blurred, pictures) + 0.05 * torch.randn_like(pictures)
+
+
 def _reframe(unit: Tensor) -> Tensor:
     """Landmarks that miss, other focal lengths: zoom, shift, tilt and a radial bend."""
     count, device = len(unit), unit.device

@@ -2,7 +2,7 @@
 
     python -m training.estimates --data runs/people-256 --model runs/export
 
-A photo is shrunk to the denoiser's size, noised to some step of the default schedule, and drawn to
+A photo is shrunk to the denoiser's size, noised to some step of a schedule, and drawn to
 the end from there with its own caption, default guidance and other photos of the same person. That
 keeps the photo's composition and has the faults of the product's pictures: the more noise, the
 more of the face is the model's own. Kept beside each shard as `SHARD.estimates-REVISION.npz`.
@@ -28,7 +28,6 @@ from imagine.backends.base import RowState
 from imagine.backends.embedded import (
     DEFAULT_GUIDANCE_INTERVAL,
     DEFAULT_GUIDANCE_SCALE,
-    DEFAULT_STEPS,
     EmbeddedBackend,
 )
 from imagine.core import CROP_SIZE, ImageArray, Request
@@ -39,6 +38,7 @@ from training.people.cache import PhotoRecord, finished_shards, read_shard
 logger = logging.getLogger(__name__)
 
 LIKENESS = 0.7  # the product's default
+STEPS = 12  # finer than the default of the product, whose last step is a large one
 # How many of the last steps are drawn, and how often. Even one leaves the picture as soft as one
 # drawn from nothing; from four on eyes and mouth are no longer where the photo has them, and an
 # upsampler taught on such pairs blurs (training/LOG.md).
@@ -159,7 +159,7 @@ def _noised(
         caption,
         crops,
         seed,
-        DEFAULT_STEPS,
+        STEPS,
         DEFAULT_GUIDANCE_SCALE,
         LIKENESS,
         DEFAULT_GUIDANCE_INTERVAL,

@@ -35,7 +35,8 @@ from imagine.backends.prompt_judge import asked_attributes
 from imagine.core import Request
 from imagine.models.attribute_judge import AttributeJudge
 from imagine.models.denoiser import Conditioning, Denoiser
-from training.datasets import Batch, PairedPhotos
+from training.datasets import PairedPhotos
+from training.disturb import soften
 from training.people.cache import PhotoRecord
 from training.recogniser import FaceRecogniser, align_batch, load_recogniser
 
@@ -44,7 +45,7 @@ STARTS = (1, 2)  # steps skipped by starting from a noised photo
 ENDS = (4, 5)  # the step whose estimate is judged
 LIKENESS = 0.7  # the product's default
 IDENTITY_WEIGHT = 0.2
-ATTRIBUTE_WEIGHT = 0.02
+ATTRIBUTE_WEIGHT = 0.01
 SHARPNESS = 16.0  # of the softmax over people
 
 
@@ -89,7 +90,7 @@ class Teachers:
         )
         loss = pictures.new_zeros(())
         for recogniser, known in zip(self._recognisers, self._prototypes, strict=True):
-            embeddings, _ = recogniser(_soften(align_batch(pictures, _jitter(thetas))))
+            embeddings, _ = recogniser(soften(align_batch(pictures, _jitter(thetas))))
             cosines = embeddings @ known.T
             own = cosines.gather(1, people[:, None])
             among_all = functional.cross_entropy(SHARPNESS * cosines, people)
@@ -101,7 +102,7 @@ class Teachers:
 
     def _missed_wishes(self, pictures: Tensor, records: Sequence[PhotoRecord]) -> Tensor:
         assert self._attributes is not None
-        logits = self._attributes(pictures)
+        logits = self._attributes(soften(_move(pictures)))
         wanted = [wished_facts(record.caption, record.facts) for record in records]
         missed = pictures.new_zeros(())
         for name, classes in self._classes.items():
@@ -195,7 +196,7 @@ def _prototypes(recogniser: FaceRecogniser, photos: PairedPhotos) -> Tensor:
 def _jitter(thetas: Tensor) -> Tensor:
     """Crops a little off, so that no teacher can be pleased by single pixels."""
     rows, device = len(thetas), thetas.device
-    zoom = torch.empty(rows, device=device).uniform_(0.9, 1.1)
+    zoom = torch.empty(rows, device=device).uniform_(0.9, 1.08)
     tilt = torch.empty(rows, device=device).uniform_(-0.12, 0.12)
     cosine, sine = zoom * tilt.cos(), zoom * tilt.sin()
     turn = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
@@ -204,11 +205,13 @@ def _jitter(thetas: Tensor) -> Tensor:
     return torch.cat([linear @ turn, thetas[:, :, 2:].float() + linear @ shift], dim=2)
 
 
-def _soften(faces: Tensor) -> Tensor:
-    """Half of the faces lose their finest detail; all get a little noise."""
-    small = functional.avg_pool2d(faces, 2)
-    blurred = functional.interpolate(
-        small, size=faces.shape[-2:], mode="bilinear", align_corners=False
+def _move(pictures: Tensor) -> Tensor:
+    """Whole pictures a little nearer or farther, shifted, tilted, some mirrored."""
+    rows, device = len(pictures), pictures.device
+    whole = torch.eye(2, 3, device=device).expand(rows, 2, 3).clone()
+    whole[:, :, 0] *= torch.where(torch.rand(rows, 1, device=device) < 0.5, 1.0, -1.0)
+    grid = functional.affine_grid(_jitter(whole), list(pictures.shape), align_corners=False)
+    moved: Tensor = functional.grid_sample(
+        pictures.float(), grid, padding_mode="border", align_corners=False
     )
-    chosen = torch.rand(len(faces), 1, 1, 1, device=faces.device) < 0.5
-    return torch.where(chosen, blurred, faces) + 0.03 * torch.randn_like(faces)
+    return moved

@@ -14,58 +14,67 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Half of the people, so that a judge can be taught on the others. The last stage is rewarded.
-ATTRIBUTE_TEACHER = "training.attributes --half first --seed 1"
-REWARDED = ["--rewarded", "20", "--critic-weight", "0.1"]
+PEOPLE = "training.people.cache"
 # The upsampler learns from fewer photos, at the full size: what it adds is the same in every face.
 LARGE_PHOTOS = "training.people.cache --size 256 --photos 4"
-# Share of the hours of each part, by the start of its command.
+RECOGNISER = "training.recogniser"
+# Half of the people, so that a judge can be taught on the others.
+ATTRIBUTE_TEACHER = "training.attributes --half first --seed 1"
+PLAIN = "training.stages.quality_pairs"
+REWARDED = "training.stages.quality_pairs --rewarded 20 --critic-weight 0.1"
+BLEND = "training.blend"
+UPSAMPLE = "training.stages.upsample"
+# Share of the hours of each part, by the start of its command, in order.
 SHARES = {
-    "training.people.cache": 0.22,
-    "training.recogniser": 0.06,
+    PEOPLE: 0.22,
+    RECOGNISER: 0.06,
     ATTRIBUTE_TEACHER: 0.05,
     "training.stages.reconstruct": 0.06,
-    "training.stages.pairs": 0.26,
+    "training.stages.pairs": 0.24,
     "training.stages.quality_reconstruct": 0.04,
-    "training.stages.quality_pairs": 0.18,
+    PLAIN: 0.08,
+    REWARDED: 0.12,
+    BLEND: 0.0,
     LARGE_PHOTOS: 0.05,
-    "training.stages.upsample": 0.08,
+    UPSAMPLE: 0.08,
 }
 LARGE_SHARE = 0.25  # of the people are photographed at the full size
+BLEND_SHARE = "0.5"  # of what the rewards changed is kept
 
 
 def commands(arguments: argparse.Namespace) -> list[list[str]]:
     """The command line of every part, in order."""
     data, large = arguments.run / "people", arguments.run / "people-256"
     run, export = arguments.run / "imagine-mini", arguments.run / "export"
+    plain, rewarded = arguments.run / "export-plain", arguments.run / "export-rewarded"
     recogniser, teacher = arguments.run / "recogniser.pt", arguments.run / "attribute-teacher"
-    result = []
-    for command, share in SHARES.items():
-        module, *words = command.split()
-        minutes = f"{share * arguments.hours * 60:.2f}"
-        line = [sys.executable, "-m", module, *words, "--minutes", minutes]
-        is_large = command == LARGE_PHOTOS or module.endswith("upsample")
-        if module == "training.people.cache":
-            people = max(2, round(arguments.people * LARGE_SHARE)) if is_large else arguments.people
-            line += ["--out", str(large if is_large else data), "--people", str(people)]
-            line += ["--workers", str(arguments.workers)]
-        else:
-            line += ["--data", str(large if is_large else data)]
-        if module in ("training.recogniser", "training.attributes"):
-            line += ["--out", str(recogniser if module == "training.recogniser" else teacher)]
-        if module not in ("training.people.cache", "training.attributes"):
-            line += ["--device", arguments.device]
-        if module.startswith("training.stages"):
-            line += ["--run", str(run), "--model", str(export if is_large else arguments.model)]
-            line += ["--recogniser", str(recogniser)]
-            last = module.endswith("quality_pairs")
-            line += [] if is_large else ["--decay", "0.9" if last else "0.02"]
-            if last:
-                line += [*REWARDED, "--reward-recognisers", str(recogniser)]
-                line += ["--attribute-teacher", str(teacher)]
-            line += ["--export", str(export)] if last or is_large else []
-        result.append(line)
-    return result
+    device = ["--device", arguments.device]
+    few = max(2, round(arguments.people * LARGE_SHARE))
+    stage = ["--data", data, *device, "--run", run, "--model", arguments.model]
+    stage += ["--recogniser", recogniser]
+    flat, falling = ["--decay", "0.02"], ["--decay", "0.9"]
+    teachers = ["--reward-recognisers", recogniser, "--attribute-teacher", teacher]
+    words: dict[str, list[object]] = {
+        PEOPLE: ["--out", data, "--people", arguments.people, "--workers", arguments.workers],
+        LARGE_PHOTOS: ["--out", large, "--people", few, "--workers", arguments.workers],
+        RECOGNISER: ["--data", data, *device, "--out", recogniser],
+        ATTRIBUTE_TEACHER: ["--data", data, "--out", teacher],
+        PLAIN: [*stage, *falling, "--export", plain],
+        REWARDED: [*stage, *falling, *teachers, "--export", rewarded],
+        BLEND: [plain, rewarded, "--share", BLEND_SHARE, "--out", export],
+        UPSAMPLE: [
+            "--data", large, *device, "--run", run, "--model", export, "--recogniser", recogniser,
+            "--export", export,
+        ],
+    }  # fmt: skip
+    return [
+        [
+            *(sys.executable, "-m", *command.split()),
+            *([] if command == BLEND else ["--minutes", f"{share * arguments.hours * 60:.2f}"]),
+            *map(str, words.get(command, [*stage, *flat])),
+        ]
+        for command, share in SHARES.items()
+    ]
 
 
 def main() -> None:

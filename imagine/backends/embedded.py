@@ -35,7 +35,7 @@ from imagine.models.upsampler import SCALE, Upsampler
 from imagine.settings import Settings
 
 MODEL_FOLDER = "imagine-mini"
-DEFAULT_STEPS = 12
+DEFAULT_STEPS = 6
 DEFAULT_GUIDANCE_SCALE = 2.0
 # Guidance decides the scene in the first third and only costs faces afterwards (training/LOG.md).
 DEFAULT_GUIDANCE_INTERVAL = (0.0, 0.34)

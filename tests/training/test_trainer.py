@@ -109,6 +109,7 @@ def test_the_whole_recipe_runs_every_stage_in_the_papers_order(tmp_path):
         "pairs",
         "quality_reconstruct",
         "quality_pairs",
+        "quality_pairs",
         "upsample",
     ]
     assert sum(SHARES.values()) == pytest.approx(1.0)
