@@ -34,8 +34,9 @@ def blend(first: Path, second: Path, share: float, out: Path) -> None:
     if not 0.0 <= share <= 1.0:
         raise InvalidInput(f"share is {share}. Give 0 (the first model) to 1 (the second).")
     denoiser, adapter = _load(first)
-    for module, other in zip((denoiser, adapter), _load(second), strict=True):
-        _move_towards(module, other, share)
+    other_denoiser, other_adapter = _load(second)
+    _move_towards(denoiser, other_denoiser, share)
+    _move_towards(adapter, other_adapter, share)
     save_model(out, denoiser, adapter)
 
 

@@ -190,7 +190,8 @@ def _prototypes(recogniser: FaceRecogniser, photos: PairedPhotos) -> Tensor:
     for images, thetas in photos.faces_of_everyone():
         embeddings, _ = recogniser(align_batch(images, thetas))
         means.append(embeddings.mean(0))
-    return functional.normalize(torch.stack(means), dim=1)
+    prototypes: Tensor = functional.normalize(torch.stack(means), dim=1)
+    return prototypes
 
 
 def _jitter(thetas: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from imagine.settings import Settings
 
 MODEL_FOLDER = "imagine-mini"
 DEFAULT_STEPS = 6
-DEFAULT_GUIDANCE_SCALE = 2.0
+DEFAULT_GUIDANCE_SCALE = 2.5
 # Guidance decides the scene in the first third and only costs faces afterwards (training/LOG.md).
 DEFAULT_GUIDANCE_INTERVAL = (0.0, 0.34)
 # Identity guidance at likeness 1; found by a small sweep, see training/LOG.md.
