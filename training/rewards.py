@@ -146,7 +146,7 @@ def draw_estimate(
     """
     scheduler = make_scheduler()
     scheduler.set_timesteps(STEPS)
-    sigmas = scheduler.sigmas.tolist()
+    sigmas: list[float] = scheduler.sigmas.tolist()
     start, end = int(random.choice(STARTS)), int(random.choice(ENDS))
     noisy = (1 - sigmas[start]) * images + sigmas[start] * torch.randn_like(images)
     shares = _shares()
@@ -157,7 +157,8 @@ def draw_estimate(
             if shares[step][1]:
                 others = others + shares[step][1] * denoiser(noisy, level, nothing)
         with torch.set_grad_enabled(step == end):
-            estimate = others.float() + shares[step][2] * denoiser(noisy, level, both).float()
+            shown: Tensor = denoiser(noisy, level, both)
+            estimate = others.float() + shares[step][2] * shown.float()
         # The bounds of the product, without stopping the gradient at them.
         estimate = estimate + (estimate.clamp(-1.0, 1.0) - estimate).detach()
         if step < end:
