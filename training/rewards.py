@@ -158,7 +158,7 @@ def draw_estimate(
                 others = others + shares[step][1] * denoiser(noisy, level, nothing)
         with torch.set_grad_enabled(step == end):
             shown: Tensor = denoiser(noisy, level, both)
-            estimate = others.float() + shares[step][2] * shown.float()
+            estimate: Tensor = others.float() + shares[step][2] * shown.float()
         # The bounds of the product, without stopping the gradient at them.
         estimate = estimate + (estimate.clamp(-1.0, 1.0) - estimate).detach()
         if step < end:
