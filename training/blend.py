@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from imagine.backends.embedded import save_model
 from imagine.errors import InvalidInput
-from imagine.models.denoiser import Denoiser
-from imagine.models.identity_adapter import IdentityAdapter
-
-_LOADING: dict[str, Any] = {"local_files_only": True, "low_cpu_mem_usage": False}
+from training.checkpoints import load_exported
 
 
 def blend(first: Path, second: Path, share: float, out: Path) -> None:
@@ -33,17 +29,11 @@ def blend(first: Path, second: Path, share: float, out: Path) -> None:
     """
     if not 0.0 <= share <= 1.0:
         raise InvalidInput(f"share is {share}. Give 0 (the first model) to 1 (the second).")
-    denoiser, adapter = _load(first)
-    other_denoiser, other_adapter = _load(second)
+    denoiser, adapter = load_exported(first)
+    other_denoiser, other_adapter = load_exported(second)
     _move_towards(denoiser, other_denoiser, share)
     _move_towards(adapter, other_adapter, share)
     save_model(out, denoiser, adapter)
-
-
-def _load(folder: Path) -> tuple[Denoiser, IdentityAdapter]:
-    denoiser = Denoiser.from_pretrained(folder / "denoiser", **_LOADING).float()
-    adapter = IdentityAdapter.from_pretrained(folder / "identity_adapter", **_LOADING).float()
-    return denoiser, adapter
 
 
 @torch.no_grad()

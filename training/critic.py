@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
+from training.checkpoints import save_whole
 from training.disturb import soften
 from training.recogniser import align_batch
 
@@ -81,14 +82,12 @@ class CriticTraining:
         """Keep all of it beside the checkpoint of the run."""
         if self._path is None:
             return
-        partial = self._path.with_suffix(".tmp")
         stored = {
             "critic": self.critic.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "steps": self.steps,
         }
-        torch.save(stored, partial)
-        partial.replace(self._path)
+        save_whole(self._path, stored)
 
     def loss(self, drawn: Tensor, photos: Tensor, thetas: Tensor) -> Tensor:
         """Teach the critic, then say how far the drawn pictures are from passing as photos.

@@ -43,7 +43,7 @@ def soften(pictures: Tensor) -> Tensor:
     blurred = functional.interpolate(
         small, size=pictures.shape[-2:], mode="bilinear", align_corners=False
     )
-    chosen = torch.rand(len(pictures), 1, 1, 1, device=pictures.device) < 0.5
+    chosen = _chance(len(pictures), pictures.device, 0.5)
     return torch.where(chosen, blurred, pictures) + 0.05 * torch.randn_like(pictures)
 
 

@@ -17,6 +17,7 @@ known without a detector.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from imagine.backends.embedded import (
     guidance_rows,
     make_scheduler,
 )
-from imagine.backends.prompt_judge import asked_attributes
+from imagine.backends.prompt_judge import asked_attributes, load_attribute_network
 from imagine.core import Request
 from imagine.models.attribute_judge import AttributeJudge
 from imagine.models.denoiser import Conditioning, Denoiser
@@ -73,8 +74,7 @@ class Teachers:
         """Open weights of `training.recogniser` and `training.attributes`."""
         network = None
         if attributes is not None:
-            loaded = AttributeJudge.from_pretrained(attributes, low_cpu_mem_usage=False)
-            network = loaded.float().to(device).eval().requires_grad_(False)
+            network = load_attribute_network(attributes).to(device).eval().requires_grad_(False)
         return cls([load_recogniser(path, device) for path in recognisers], network, photos)
 
     def loss(self, pictures: Tensor, thetas: Tensor, records: Sequence[PhotoRecord]) -> Tensor:
@@ -144,12 +144,9 @@ def draw_estimate(
     Returns:
         (rows, 3, h, w) in [-1, 1].
     """
-    scheduler = make_scheduler()
-    scheduler.set_timesteps(STEPS)
-    sigmas: list[float] = scheduler.sigmas.tolist()
+    sigmas, shares = _plan()
     start, end = int(random.choice(STARTS)), int(random.choice(ENDS))
     noisy = (1 - sigmas[start]) * images + sigmas[start] * torch.randn_like(images)
-    shares = _shares()
     for step in range(start, end + 1):
         level = torch.full((len(images),), sigmas[step], device=images.device)
         with torch.no_grad():
@@ -166,8 +163,11 @@ def draw_estimate(
     return estimate
 
 
-def _shares() -> list[tuple[float, float, float]]:
-    """Per step the weights of prompt alone, nothing, and prompt with person, as at use."""
+@cache
+def _plan() -> tuple[list[float], list[tuple[float, float, float]]]:
+    """As at use: noise levels, and per step the weights of prompt alone, nothing, and both."""
+    scheduler = make_scheduler()
+    scheduler.set_timesteps(STEPS)
     request = Request(
         "a wish",
         np.zeros((1, 1, 1, 3), np.uint8),
@@ -181,7 +181,8 @@ def _shares() -> list[tuple[float, float, float]]:
     empty = (0.0,) * STEPS
     alone = rows.get((Words.PROMPT, False), empty)
     nothing = rows.get((Words.NOTHING, False), empty)
-    return list(zip(alone, nothing, rows[Words.PROMPT, True], strict=True))
+    shares = list(zip(alone, nothing, rows[Words.PROMPT, True], strict=True))
+    return scheduler.sigmas.tolist(), shares
 
 
 @torch.no_grad()
@@ -212,8 +213,4 @@ def _move(pictures: Tensor) -> Tensor:
     rows, device = len(pictures), pictures.device
     whole = torch.eye(2, 3, device=device).expand(rows, 2, 3).clone()
     whole[:, :, 0] *= torch.where(torch.rand(rows, 1, device=device) < 0.5, 1.0, -1.0)
-    grid = functional.affine_grid(_jitter(whole), list(pictures.shape), align_corners=False)
-    moved: Tensor = functional.grid_sample(
-        pictures.float(), grid, padding_mode="border", align_corners=False
-    )
-    return moved
+    return align_batch(pictures, _jitter(whole), pictures.shape[-1])

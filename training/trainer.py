@@ -13,7 +13,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from imagine.backends.embedded import EmbeddedBackend, save_model
 from imagine.backends.minilm import load_text_encoder
 from imagine.models.denoiser import Denoiser
 from imagine.models.identity_adapter import IdentityAdapter
+from training.checkpoints import load_exported, save_whole
 from training.clock import Stopwatch
 from training.critic import CriticTraining
 from training.datasets import MAX_TEXT_TOKENS, Batch, PairedPhotos
@@ -423,10 +423,7 @@ def update_average(averaged: nn.Module, current: nn.Module, decay: float) -> Non
 def load_state(run: Path, model: str, device: str, start_from: Path | None = None) -> TrainingState:
     """The newest checkpoint of a run; without one an exported model, or a fresh one."""
     if start_from is not None and not (run / "checkpoint.pt").exists():
-        words: dict[str, Any] = {"local_files_only": True, "low_cpu_mem_usage": False}
-        denoiser = Denoiser.from_pretrained(start_from / "denoiser", **words).float().to(device)
-        adapter = IdentityAdapter.from_pretrained(start_from / "identity_adapter", **words)
-        adapter = adapter.float().to(device)
+        denoiser, adapter = (part.to(device) for part in load_exported(start_from))
     else:
         denoiser_config, adapter_config = MODEL_SIZES[model]
         denoiser = Denoiser(**denoiser_config).to(device)
@@ -449,15 +446,13 @@ def load_state(run: Path, model: str, device: str, start_from: Path | None = Non
 
 
 def save_state(run: Path, state: TrainingState) -> None:
-    """Write a checkpoint so that a crash leaves the old one or the new one, never half."""
+    """Write a checkpoint, whole or not at all."""
     stored: dict[str, Any] = {
         name: getattr(state, name).state_dict()
         for name in ("denoiser", "adapter", "averaged_denoiser", "averaged_adapter")
     }
     stored |= {"step": state.step, "images_seen": state.images_seen, "losses": state.losses}
-    partial = run / f"checkpoint.{os.getpid()}.tmp"
-    torch.save(stored, partial)
-    partial.replace(run / "checkpoint.pt")
+    save_whole(run / "checkpoint.pt", stored)
 
 
 SHEET_PROMPTS = (

@@ -175,6 +175,29 @@ def _hair_colour(text: str) -> tuple[str, ...] | None:
     return _HAIR_NOUNS[noun[1]] if noun else None
 
 
+def load_attribute_network(folder: Path | None = None) -> AttributeJudge:
+    """The network of a folder written by `training.attributes`, by default the shipped one.
+
+    Raises:
+        MissingWeights: nothing is there.
+        CorruptWeights: the files cannot be read or do not fit together.
+    """
+    folder = folder or Settings().assets_directory / "models" / JUDGE_FOLDER
+    if not (folder / "config.json").is_file():
+        raise MissingWeights(
+            f"The attribute judge is not in {folder}. Restore it with: git checkout -- "
+            "assets/models, or train one with: python -m training.attributes"
+        )
+    try:
+        network: AttributeJudge = AttributeJudge.from_pretrained(folder, **_LOADING)
+    except Exception as error:  # diffusers, safetensors and json each raise their own kinds
+        raise CorruptWeights(
+            f"The attribute judge in {folder} cannot be loaded ({type(error).__name__}). "
+            "Restore it with: git checkout -- assets/models"
+        ) from error
+    return network
+
+
 class AttributePromptJudge:
     """The shipped attribute network, asked about pictures and prompts."""
 
@@ -190,20 +213,7 @@ class AttributePromptJudge:
             MissingWeights: nothing is there.
             CorruptWeights: the files cannot be read or do not fit together.
         """
-        folder = folder or Settings().assets_directory / "models" / JUDGE_FOLDER
-        if not (folder / "config.json").is_file():
-            raise MissingWeights(
-                f"The attribute judge is not in {folder}. Restore it with: git checkout -- "
-                "assets/models, or train one with: python -m training.attributes"
-            )
-        try:
-            network = AttributeJudge.from_pretrained(folder, **_LOADING)
-        except Exception as error:  # diffusers, safetensors and json each raise their own kinds
-            raise CorruptWeights(
-                f"The attribute judge in {folder} cannot be loaded ({type(error).__name__}). "
-                "Restore it with: git checkout -- assets/models"
-            ) from error
-        return cls(network)
+        return cls(load_attribute_network(folder))
 
     @property
     def classes(self) -> Mapping[str, Sequence[str]]:

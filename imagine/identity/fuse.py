@@ -76,19 +76,7 @@ def build_identity(
     _check_choose(choose, len(photos))
     examined = list(_examine_all(photos, detector, encoder, settings, choose))
     _raise_refused(examined)
-    odd = _odd_ones(examined, encoder)
-    if odd:
-        raise DifferentPeople(" ".join(dict.fromkeys(odd.values())))
-    crops = np.stack([e.crop for e in examined if e.crop is not None])
-    embeddings = np.stack([e.embedding for e in examined if e.embedding is not None])
-    return Identity(
-        crops=crops,
-        embeddings=embeddings,
-        embedding=fuse_embeddings(embeddings),
-        recogniser=encoder.name,
-        reports=tuple(e.report for e in examined),
-        fingerprint=fingerprint(crops),
-    )
+    return _one_person(examined, encoder, [e.report for e in examined])
 
 
 def identity_of_crops(
@@ -127,9 +115,17 @@ def identity_of_crops(
             )
         report = quality.report(name, [], {}, 1)
         examined.append(_Examined(report, crop=crop, embedding=encoder.embed(crop, faces[0])))
+    return _one_person(examined, encoder, reports)
+
+
+def _one_person(
+    examined: Sequence[_Examined], encoder: FaceEncoder, reports: Sequence[PhotoReport]
+) -> Identity:
+    """Fuse accepted faces, unless they are not all of one person."""
     odd = _odd_ones(examined, encoder)
     if odd:
         raise DifferentPeople(" ".join(dict.fromkeys(odd.values())))
+    crops = np.stack([e.crop for e in examined if e.crop is not None])
     embeddings = np.stack([e.embedding for e in examined if e.embedding is not None])
     return Identity(
         crops=crops,

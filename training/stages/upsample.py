@@ -14,7 +14,6 @@ import argparse
 import copy
 import json
 import logging
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from tqdm import tqdm
 from imagine.backends.embedded import save_upsampler
 from imagine.models.identity_adapter import IdentityAdapter
 from imagine.models.upsampler import Upsampler
+from training.checkpoints import save_whole
 from training.clock import Stopwatch
 from training.disturb import disturb_references
 from training.estimates import base_revision, make_estimates
@@ -217,16 +217,14 @@ def load_state(run: Path, size: str, identity_width: int, device: str) -> Upsamp
 
 
 def save_state(run: Path, state: UpsamplerState) -> None:
-    """Write a checkpoint so that a crash leaves the old one or the new one, never half."""
+    """Write a checkpoint, whole or not at all."""
     stored: dict[str, Any] = {
         "upsampler": state.upsampler.state_dict(),
         "averaged": state.averaged.state_dict(),
         "step": state.step,
         "images_seen": state.images_seen,
     }
-    partial = run / f"upsampler.{os.getpid()}.tmp"
-    torch.save(stored, partial)
-    partial.replace(run / "upsampler.pt")
+    save_whole(run / "upsampler.pt", stored)
 
 
 @torch.inference_mode()
