@@ -7,7 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imagine.errors import InvalidInput
+
 VERSION = "0.1.0"  # of this package; pyproject.toml says the same
+# Drawings of a wish that the embedded model begins; see training/LOG.md for what each is worth.
+CANDIDATES = 4
+MAX_CANDIDATES = 16
 
 
 def _assets_directory() -> Path:
@@ -45,6 +50,15 @@ def _master_key_source() -> str:
     return os.environ.get("IMAGINE_MASTER_KEY", f"file:{default}")
 
 
+def _candidates() -> int:
+    said = os.environ.get("IMAGINE_CANDIDATES") or str(CANDIDATES)
+    if not said.isdecimal() or not 1 <= int(said) <= MAX_CANDIDATES:
+        raise InvalidInput(
+            f"IMAGINE_CANDIDATES is {said!r}; give a whole number from 1 to {MAX_CANDIDATES}."
+        )
+    return int(said)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Paths and limits.
@@ -74,6 +88,8 @@ class Settings:
             (IMAGINE_SIGNING_CHAIN, IMAGINE_SIGNING_KEY, IMAGINE_SIGNING_ROOTS).
         learned_watermark: a second invisible watermark, a name in `imagine.provenance.WATERMARKS`;
             "" for none (IMAGINE_LEARNED_WATERMARK).
+        candidates: how many drawings of a wish the embedded model begins, to finish the best
+            (IMAGINE_CANDIDATES, 1 to 16); fewer are faster and less alike.
         max_photo_bytes: larger files are refused before they are opened.
         max_photo_pixels: larger pictures are refused from their header, before decoding.
         max_photos: more selfies than this are refused.
@@ -99,6 +115,7 @@ class Settings:
     signing_key: str = field(default_factory=_from("IMAGINE_SIGNING_KEY"))
     signing_roots: str = field(default_factory=_from("IMAGINE_SIGNING_ROOTS"))
     learned_watermark: str = field(default_factory=_from("IMAGINE_LEARNED_WATERMARK"))
+    candidates: int = field(default_factory=_candidates)
     max_photo_bytes: int = 15 * 1024 * 1024
     max_photo_pixels: int = 40_000_000
     max_photos: int = 5

@@ -29,6 +29,7 @@ def own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IMAGINE_DATA_DIR", str(folder / "kept"))
         patch.setenv("IMAGINE_MASTER_KEY", f"file:{folder / 'secrets' / 'master.key'}")
+        patch.setenv("IMAGINE_CANDIDATES", "1")  # tests of choosing ask for more themselves
         yield
 
 

@@ -35,7 +35,7 @@ from imagine.errors import InvalidInput
 from imagine.models.attribute_judge import AttributeJudge
 from training.clock import Stopwatch
 from training.held_out import open_renderer, staged_scene
-from training.people.cache import PhotoCache, PhotoRecord, write_shard
+from training.people.cache import PhotoCache, PhotoRecord, shard_name, write_shard
 from training.people.person import sample_person
 from training.people.scene import facts
 from training.people.splits import HELD_OUT, split_of
@@ -137,7 +137,7 @@ def render_combinations(folder: Path, people: int, size: int = 128) -> None:
                     visible=drawn.visible,
                 )
             )
-    write_shard(folder, COMBINATION_SEEDS, np.stack(images), records)
+    write_shard(folder, shard_name(COMBINATION_SEEDS), np.stack(images), records)
 
 
 def make_renders(images: NDArray[np.uint8], truths: Sequence[Mapping[str, str]]) -> Renders:

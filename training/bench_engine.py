@@ -77,6 +77,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench-engine"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
+    # Engines are compared, and stock draws a wish once.
+    os.environ["IMAGINE_CANDIDATES"] = "1"
     backend = EmbeddedBackend.load()
     results: dict[str, Any] = {
         "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads()},

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
+from imagine.models.face_recogniser import aligned
 from training.checkpoints import save_whole
 from training.disturb import soften
-from training.recogniser import align_batch
 
 LEARNING_RATE = 4e-4
 FACE_SIZE = 64
@@ -57,7 +57,7 @@ class Critic(nn.Module):
 
     def forward(self, pictures: Tensor, thetas: Tensor) -> tuple[Tensor, Tensor]:
         """Mark (batch, 3, h, w) pictures in [-1, 1]; thetas (batch, 2, 3) say where faces are."""
-        faces = align_batch(pictures, thetas, FACE_SIZE)
+        faces = aligned(pictures, thetas, FACE_SIZE)
         return self.whole(soften(pictures)), self.face(soften(faces))
 
 

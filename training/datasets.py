@@ -21,6 +21,7 @@ from torch import Tensor
 from imagine.identity.align import TEMPLATE, align_face, mask_background, similarity_transform
 from imagine.models.text_encoder import TextEncoder
 from training.people.cache import PhotoRecord, finished_shards, read_shard
+from training.people.switched import AGED
 
 REFERENCE_SIZE = 96
 MAX_TEXT_TOKENS = 40
@@ -67,6 +68,7 @@ class PairedPhotos:
         self._rows: list[PhotoRecord] = []
         self._row_address: list[tuple[int, int]] = []
         self._people: dict[int, list[int]] = {}
+        self._aged: dict[int, list[int]] = {}  # drawn, but nobody's references
         self._person_seeds: list[int] = []
         self._targets: NDArray[np.int64] = np.zeros(0, np.int64)
         self._target_odds: NDArray[np.float64] = np.zeros(0)
@@ -109,7 +111,9 @@ class PairedPhotos:
             added += 1
         if added:
             self._person_seeds = [seed for seed, rows in self._people.items() if len(rows) > 1]
-            self._targets = np.concatenate([self._people[seed] for seed in self._person_seeds])
+            self._targets = np.concatenate(
+                [self._people[seed] + self._aged.get(seed, []) for seed in self._person_seeds]
+            )
             odds = rarity([self._rows[row].facts for row in self._targets])
             self._target_odds = odds / odds.sum()
         return added
@@ -135,7 +139,8 @@ class PairedPhotos:
         for index, row in enumerate(rows):
             if not row.visible:
                 continue
-            self._people.setdefault(int(row.person_seed), []).append(len(self._rows))
+            group = self._aged if row.kind == AGED else self._people
+            group.setdefault(int(row.person_seed), []).append(len(self._rows))
             self._rows.append(row)
             self._row_address.append((block, index))
 
@@ -171,7 +176,8 @@ class PairedPhotos:
             if high_quality and not _is_high_quality(self._rows[target]):
                 continue
             targets.append(target)
-            if self._random.random() < same_photo:
+            aged = self._rows[target].kind == AGED
+            if not aged and self._random.random() < same_photo:
                 chosen = [target]
             else:
                 others = [photo for photo in photos if photo != target]

@@ -123,7 +123,7 @@ def rendered_people(
 
 def global_token(backend: EmbeddedBackend, crop: ImageArray) -> NDArray[np.float32]:
     """(width,) of one crop, of length 1."""
-    token = backend.encode_person(crop[None])[0, 0].numpy()
+    token = backend.encode_person(crop[None]).tokens[0, 0].numpy()
     return np.asarray(token / np.linalg.norm(token), np.float32)
 
 

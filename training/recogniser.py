@@ -1,9 +1,10 @@
-"""A small face recogniser of our own, trained on renders, that lets training see likeness.
+"""Face recognisers of our own, trained on renders: one lets training see likeness, one chooses.
 
-Only a loss: it conditions nothing, is not shipped, and is not the recogniser that judges results
-(dlib does), so a good score with the judge is not the echo of this loss.
+None of them is the recogniser that judges results (dlib does), so a good score with the judge is
+no echo of theirs. The one that teaches and the one that chooses among drawn pictures at use
+(`imagine.backends.chooser`) are taught apart: what the teacher has been pleased by, it cannot rank.
 
-CPU:  python -m training.recogniser --minutes 5
+CPU:  python -m training.recogniser --minutes 20
 GPU:  python -m training.recogniser --device cuda --minutes 2
 """
 
@@ -19,54 +20,17 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from imagine.backends.minilm import load_text_encoder
+from imagine.models.face_recogniser import FaceLocator, FaceRecogniser, aligned
 from training.clock import Stopwatch
 from training.datasets import PairedPhotos
-from training.disturb import disturb_references
+from training.disturb import disturb_references, soften
 
 logger = logging.getLogger(__name__)
-CROP = 64
-
-
-class FaceRecogniser(nn.Module):
-    """Aligned (batch, 3, 64, 64) faces in [-1, 1] to unit vectors, with its feature maps."""
-
-    def __init__(self, width: int = 32, embedding: int = 128) -> None:
-        super().__init__()
-
-        def block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-            return nn.Sequential(
-                nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-                nn.GroupNorm(8, outputs),
-                nn.SiLU(),
-            )
-
-        self.stages = nn.ModuleList(
-            [
-                nn.Sequential(block(3, width, 2), block(width, width, 1)),
-                nn.Sequential(block(width, 2 * width, 2), block(2 * width, 2 * width, 1)),
-                nn.Sequential(block(2 * width, 4 * width, 2), block(4 * width, 4 * width, 1)),
-                nn.Sequential(block(4 * width, 6 * width, 2), block(6 * width, 6 * width, 1)),
-            ]
-        )
-        self.head = nn.Linear(6 * width * 16, embedding)
-
-    def forward(self, faces: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return (batch, embedding) unit vectors and the feature maps of the four stages."""
-        features = []
-        for stage in self.stages:
-            faces = stage(faces)
-            features.append(faces)
-        return functional.normalize(self.head(faces.flatten(1)).float(), dim=1), features
-
-
-def align_batch(images: Tensor, thetas: Tensor, size: int = CROP) -> Tensor:
-    """Differentiable aligned faces of (batch, 3, h, w) images; thetas (batch, 2, 3)."""
-    shape = [len(images), images.shape[1], size, size]
-    grid = functional.affine_grid(thetas.float(), shape, align_corners=False)
-    faces: Tensor = functional.grid_sample(
-        images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
-    return faces
+LEARNING_RATE = 2e-3
+MARGIN = 0.25
+SCALE = 28.0
+LOCATOR_SHARE = 0.12  # of the time
+_MIRROR = torch.tensor([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0]])  # of both picture and face
 
 
 def likeness_loss(
@@ -78,9 +42,10 @@ def likeness_loss(
     of LPIPS, arXiv 1801.03924, with our own network). Rows near pure noise count less: there the
     estimate is an average face and its features mean little.
     """
-    estimated, estimated_maps = recogniser(align_batch(prediction, thetas))
+    size = int(recogniser.config.crop_size)
+    estimated, estimated_maps = recogniser(aligned(prediction, thetas, size))
     with torch.no_grad():
-        true, true_maps = recogniser(align_batch(clean, thetas))
+        true, true_maps = recogniser(aligned(clean, thetas, size))
     distance = 1.0 - (estimated * true).sum(1)
     for one, two in zip(estimated_maps[:3], true_maps[:3], strict=True):
         difference = functional.normalize(one.float(), dim=1) - functional.normalize(
@@ -91,52 +56,129 @@ def likeness_loss(
     return weighted.mean()
 
 
+def jitter(thetas: Tensor) -> Tensor:
+    """Crops a little off: (batch, 2, 3) transforms with another zoom, tilt and place."""
+    rows, device = len(thetas), thetas.device
+    zoom = torch.empty(rows, device=device).uniform_(0.9, 1.08)
+    tilt = torch.empty(rows, device=device).uniform_(-0.12, 0.12)
+    cosine, sine = zoom * tilt.cos(), zoom * tilt.sin()
+    turn = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
+    shift = torch.empty(rows, 2, 1, device=device).uniform_(-0.08, 0.08)
+    linear = thetas[:, :, :2].float()
+    return torch.cat([linear @ turn, thetas[:, :, 2:].float() + linear @ shift], dim=2)
+
+
 def train(arguments: argparse.Namespace) -> None:
-    """Margin softmax over the people of the cache as it is now."""
-    photos = PairedPhotos(arguments.data, load_text_encoder(), arguments.device, 0)
-    model = FaceRecogniser().to(arguments.device)
+    """Margin softmax over the people of the cache as it is now, then the locator."""
+    torch.manual_seed(arguments.seed)
+    photos = PairedPhotos(arguments.data, load_text_encoder(), arguments.device, arguments.seed)
+    model = FaceRecogniser(width=arguments.width).to(arguments.device)
     if arguments.start_from is not None:
-        model.load_state_dict(torch.load(arguments.start_from, weights_only=True))
-    classes = nn.Parameter(torch.randn(photos.person_count, 128, device=arguments.device) * 0.1)
-    optimizer = torch.optim.AdamW([*model.parameters(), classes], lr=2e-3, weight_decay=0.02)
-    watch = Stopwatch(arguments.minutes * 60)
-    bar = tqdm(total=round(arguments.minutes * 60), unit="s", desc="recogniser", mininterval=5)
-    correct = 0.0
+        model = load_recogniser(arguments.start_from, arguments.device).requires_grad_(True)
+    minutes = arguments.minutes * (1.0 - LOCATOR_SHARE * arguments.locator)
+    correct = _train_recogniser(model, photos, arguments, minutes)
+    model.save_pretrained(arguments.out)
+    logger.info("%d people, %.3f right, written to %s", photos.person_count, correct, arguments.out)
+    if arguments.locator:
+        locator = FaceLocator().to(arguments.device)
+        missed = _train_locator(locator, photos, arguments, arguments.minutes - minutes)
+        locator.save_pretrained(arguments.out / "locator")
+        logger.info("faces missed by %.4f of half the picture's side", missed)
+
+
+def _train_recogniser(
+    model: FaceRecogniser, photos: PairedPhotos, arguments: argparse.Namespace, minutes: float
+) -> float:
+    size, device = int(model.config.crop_size), arguments.device
+    model.to(memory_format=torch.channels_last)
+    classes = nn.Parameter(
+        torch.randn(photos.person_count, int(model.config.embedding), device=device) * 0.1
+    )
+    optimizer = torch.optim.AdamW(
+        [*model.parameters(), classes], lr=LEARNING_RATE, weight_decay=0.02
+    )
+    watch = Stopwatch(minutes * 60)
+    bar = tqdm(total=round(minutes * 60), unit="s", desc="recogniser", mininterval=5)
+    correct, seen = 0.0, 0
     while not watch.is_over:
         images, thetas, people = photos.sample_faces(arguments.batch_size)
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1.0, watch.progress * 20, (1.0 - watch.progress) * 2.5 + 1e-3)
-        faces = disturb_references(align_batch(images, thetas))
-        with torch.autocast(arguments.device, dtype=torch.bfloat16):
-            embeddings, _ = model(faces)
+        _set_rate(optimizer, watch.progress)
+        faces = soften(disturb_references(aligned(images, jitter(thetas), size)))
+        mirrored = torch.rand(len(faces), 1, 1, 1, device=device) < 0.5
+        faces = torch.where(mirrored, faces.flip(3), faces)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            embeddings, _ = model(faces.contiguous(memory_format=torch.channels_last))
         cosines = embeddings @ functional.normalize(classes, dim=1).T
-        margin = functional.one_hot(people, photos.person_count) * 0.15
-        loss = functional.cross_entropy((cosines - margin) * 24.0, people)
+        margin = functional.one_hot(people, photos.person_count) * MARGIN
+        loss = functional.cross_entropy((cosines - margin) * SCALE, people)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         correct = 0.98 * correct + 0.02 * float((cosines.argmax(1) == people).float().mean())
-        bar.set_postfix_str(f"loss {float(loss):.3f}, right {correct:.2f}")
+        seen += len(people)
+        bar.set_postfix_str(
+            f"loss {float(loss):.3f}, right {correct:.2f}, {seen / watch.elapsed:.0f} faces/s"
+        )
         bar.update(round(watch.elapsed) - bar.n)
     bar.close()
-    torch.save(model.state_dict(), arguments.out)
-    logger.info("%d people, %.3f right, written to %s", photos.person_count, correct, arguments.out)
+    return correct
+
+
+def _train_locator(
+    model: FaceLocator, photos: PairedPhotos, arguments: argparse.Namespace, minutes: float
+) -> float:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    watch = Stopwatch(minutes * 60)
+    missed = 0.1
+    while not watch.is_over:
+        images, thetas, _ = photos.sample_faces(arguments.batch_size)
+        _set_rate(optimizer, watch.progress)
+        mirrored = torch.rand(len(images), 1, 1, device=images.device) < 0.5
+        images = torch.where(mirrored[..., None], images.flip(3), images)
+        thetas = torch.where(mirrored, thetas * _MIRROR.to(thetas.device), thetas)
+        with torch.autocast(arguments.device, dtype=torch.bfloat16):
+            found = model(soften(images))
+        loss = functional.smooth_l1_loss(found, thetas, beta=0.02)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        miss = float((found - thetas).detach()[:, :, 2].norm(dim=1).mean())
+        missed = 0.98 * missed + 0.02 * miss
+    return missed
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, progress: float) -> None:
+    """Up in a twentieth of the time, down in the last two fifths."""
+    for group in optimizer.param_groups:
+        group["lr"] = LEARNING_RATE * min(1.0, progress * 20, (1.0 - progress) * 2.5 + 1e-3)
 
 
 def load_recogniser(path: Path, device: str) -> FaceRecogniser:
     """A frozen recogniser for `likeness_loss`."""
-    model = FaceRecogniser()
-    model.load_state_dict(torch.load(path, map_location=device, weights_only=True))
-    return model.to(device).eval().requires_grad_(False)
+    model: FaceRecogniser = FaceRecogniser.from_pretrained(
+        path, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+    )
+    model.to(device).eval().requires_grad_(False)
+    return model
+
+
+def main() -> None:
+    """Train recognisers from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("runs/people"))
+    parser.add_argument("--out", type=Path, default=Path("runs/recogniser"))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--batch-size", type=int, default=96)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start-from", type=Path, help="a recogniser to go on with")
+    parser.add_argument(
+        "--locator", action="store_true", help="one that finds faces too, to choose with"
+    )
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    train(parser.parse_args())
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("runs/people"))
-    parser.add_argument("--out", type=Path, default=Path("runs/recogniser.pt"))
-    parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--start-from", type=Path, default=None, help="weights to go on from")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    train(parser.parse_args())
+    main()

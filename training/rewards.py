@@ -36,10 +36,12 @@ from imagine.backends.prompt_judge import asked_attributes, load_attribute_netwo
 from imagine.core import Request
 from imagine.models.attribute_judge import AttributeJudge
 from imagine.models.denoiser import Conditioning, Denoiser
+from imagine.models.face_recogniser import FaceRecogniser, aligned
 from training.datasets import PairedPhotos
 from training.disturb import soften
 from training.people.cache import PhotoRecord
-from training.recogniser import FaceRecogniser, align_batch, load_recogniser
+from training.people.switched import AGED
+from training.recogniser import jitter, load_recogniser
 
 STEPS = 6  # of the whole drawing
 STARTS = (1, 2)  # steps skipped by starting from a noised photo
@@ -85,20 +87,29 @@ class Teachers:
             thetas: (rows, 2, 3) of the faces, see `training.datasets.face_theta`.
             records: of the photos the rows started from.
         """
-        people = torch.tensor(
-            [self._people[record.person_seed] for record in records], device=pictures.device
-        )
         loss = pictures.new_zeros(())
-        for recogniser, known in zip(self._recognisers, self._prototypes, strict=True):
-            embeddings, _ = recogniser(soften(align_batch(pictures, _jitter(thetas))))
-            cosines = embeddings @ known.T
-            own = cosines.gather(1, people[:, None])
-            among_all = functional.cross_entropy(SHARPNESS * cosines, people)
-            loss = loss + IDENTITY_WEIGHT * (1.0 - own.mean() + 0.25 * among_all)
-        loss = loss / max(1, len(self._recognisers))
+        # Whoever is decades older is not to look as on the selfies.
+        same = [row for row, record in enumerate(records) if record.kind != AGED]
+        if same and self._recognisers:
+            people = torch.tensor(
+                [self._people[records[row].person_seed] for row in same], device=pictures.device
+            )
+            missed = self._missed_likeness(pictures[same], thetas[same], people)
+            loss = loss + IDENTITY_WEIGHT * len(same) / len(records) * missed
         if self._attributes is not None:
             loss = loss + ATTRIBUTE_WEIGHT * self._missed_wishes(pictures, records)
         return loss
+
+    def _missed_likeness(self, pictures: Tensor, thetas: Tensor, people: Tensor) -> Tensor:
+        missed = pictures.new_zeros(())
+        for recogniser, known in zip(self._recognisers, self._prototypes, strict=True):
+            faces = aligned(pictures, jitter(thetas), int(recogniser.config.crop_size))
+            embeddings, _ = recogniser(soften(faces))
+            cosines = embeddings @ known.T
+            own = cosines.gather(1, people[:, None])
+            among_all = functional.cross_entropy(SHARPNESS * cosines, people)
+            missed = missed + 1.0 - own.mean() + 0.5 * among_all
+        return missed / len(self._recognisers)
 
     def _missed_wishes(self, pictures: Tensor, records: Sequence[PhotoRecord]) -> Tensor:
         assert self._attributes is not None
@@ -190,22 +201,10 @@ def _prototypes(recogniser: FaceRecogniser, photos: PairedPhotos) -> Tensor:
     """(people, d) unit vectors, the mean of each person's photos."""
     means = []
     for images, thetas in photos.faces_of_everyone():
-        embeddings, _ = recogniser(align_batch(images, thetas))
+        embeddings, _ = recogniser(aligned(images, thetas, int(recogniser.config.crop_size)))
         means.append(embeddings.mean(0))
     prototypes: Tensor = functional.normalize(torch.stack(means), dim=1)
     return prototypes
-
-
-def _jitter(thetas: Tensor) -> Tensor:
-    """Crops a little off, so that no teacher can be pleased by single pixels."""
-    rows, device = len(thetas), thetas.device
-    zoom = torch.empty(rows, device=device).uniform_(0.9, 1.08)
-    tilt = torch.empty(rows, device=device).uniform_(-0.12, 0.12)
-    cosine, sine = zoom * tilt.cos(), zoom * tilt.sin()
-    turn = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
-    shift = torch.empty(rows, 2, 1, device=device).uniform_(-0.08, 0.08)
-    linear = thetas[:, :, :2].float()
-    return torch.cat([linear @ turn, thetas[:, :, 2:].float() + linear @ shift], dim=2)
 
 
 def _move(pictures: Tensor) -> Tensor:
@@ -213,4 +212,4 @@ def _move(pictures: Tensor) -> Tensor:
     rows, device = len(pictures), pictures.device
     whole = torch.eye(2, 3, device=device).expand(rows, 2, 3).clone()
     whole[:, :, 0] *= torch.where(torch.rand(rows, 1, device=device) < 0.5, 1.0, -1.0)
-    return align_batch(pictures, _jitter(whole), pictures.shape[-1])
+    return aligned(pictures, jitter(whole), pictures.shape[-1])

@@ -1,4 +1,4 @@
-"""The embedded model from nothing: renders, teachers, four stages, upsampler, export.
+"""The embedded model from nothing: renders, teachers, four stages, upsampler, chooser, export.
 
 GPU:  python -m training.train_mini --device cuda --model base --hours 0.8 --workers 16
 CPU:  python -m training.train_mini --hours 3            (two cores; what `make train-mini` runs)
@@ -17,7 +17,11 @@ from pathlib import Path
 PEOPLE = "training.people.cache"
 # The upsampler learns from fewer photos, at the full size: what it adds is the same in every face.
 LARGE_PHOTOS = "training.people.cache --size 256 --photos 4"
+SWITCHED = "training.people.cache --switched --photos 4"
 RECOGNISER = "training.recogniser"
+# Taught apart from the one that rewards: it ranks what the model draws at use.
+CHOOSING_RECOGNISER = "training.recogniser --locator --seed 1"
+CHOOSING = "training.choosing"
 # Half of the people, so that a judge can be taught on the others.
 ATTRIBUTE_TEACHER = "training.attributes --half first --seed 1"
 PLAIN = "training.stages.quality_pairs"
@@ -26,17 +30,20 @@ BLEND = "training.blend"
 UPSAMPLE = "training.stages.upsample"
 # Share of the hours of each part, by the start of its command, in order.
 SHARES = {
-    PEOPLE: 0.22,
-    RECOGNISER: 0.06,
+    PEOPLE: 0.14,
+    SWITCHED: 0.08,
+    RECOGNISER: 0.05,
+    CHOOSING_RECOGNISER: 0.03,
     ATTRIBUTE_TEACHER: 0.05,
     "training.stages.reconstruct": 0.06,
-    "training.stages.pairs": 0.24,
+    "training.stages.pairs": 0.22,
     "training.stages.quality_reconstruct": 0.04,
     PLAIN: 0.08,
     REWARDED: 0.12,
     BLEND: 0.0,
     LARGE_PHOTOS: 0.05,
     UPSAMPLE: 0.08,
+    CHOOSING: 0.0,
 }
 LARGE_SHARE = 0.25  # of the people are photographed at the full size
 BLEND_SHARE = "0.5"  # of what the rewards changed is kept
@@ -47,7 +54,8 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
     data, large = arguments.run / "people", arguments.run / "people-256"
     run, export = arguments.run / "imagine-mini", arguments.run / "export"
     plain, rewarded = arguments.run / "export-plain", arguments.run / "export-rewarded"
-    recogniser, teacher = arguments.run / "recogniser.pt", arguments.run / "attribute-teacher"
+    recogniser, teacher = arguments.run / "recogniser", arguments.run / "attribute-teacher"
+    choosing = arguments.run / "recogniser-choosing"
     device = ["--device", arguments.device]
     few = max(2, round(arguments.people * LARGE_SHARE))
     stage = ["--data", data, *device, "--run", run, "--model", arguments.model]
@@ -56,8 +64,10 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
     teachers = ["--reward-recognisers", recogniser, "--attribute-teacher", teacher]
     words: dict[str, list[object]] = {
         PEOPLE: ["--out", data, "--people", arguments.people, "--workers", arguments.workers],
+        SWITCHED: ["--out", data, "--people", arguments.people, "--workers", arguments.workers],
         LARGE_PHOTOS: ["--out", large, "--people", few, "--workers", arguments.workers],
         RECOGNISER: ["--data", data, *device, "--out", recogniser],
+        CHOOSING_RECOGNISER: ["--data", data, *device, "--out", choosing],
         ATTRIBUTE_TEACHER: ["--data", data, "--out", teacher],
         PLAIN: [*stage, *falling, "--export", plain],
         REWARDED: [*stage, *falling, *teachers, "--export", rewarded],
@@ -66,11 +76,16 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
             "--data", large, *device, "--run", run, "--model", export, "--recogniser", recogniser,
             "--export", export,
         ],
+        CHOOSING: [export, "--recogniser", choosing, "--attributes", teacher],
     }  # fmt: skip
     return [
         [
             *(sys.executable, "-m", *command.split()),
-            *([] if command == BLEND else ["--minutes", f"{share * arguments.hours * 60:.2f}"]),
+            *(
+                []
+                if command in (BLEND, CHOOSING)
+                else ["--minutes", f"{share * arguments.hours * 60:.2f}"]
+            ),
             *map(str, words.get(command, [*stage, *flat])),
         ]
         for command, share in SHARES.items()

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from imagine.backends.embedded import EmbeddedBackend, save_model
 from imagine.backends.minilm import load_text_encoder
 from imagine.models.denoiser import Denoiser
+from imagine.models.face_recogniser import FaceRecogniser
 from imagine.models.identity_adapter import IdentityAdapter
 from training.checkpoints import load_exported, save_whole
 from training.clock import Stopwatch
@@ -35,7 +36,7 @@ from training.critic import CriticTraining
 from training.datasets import MAX_TEXT_TOKENS, Batch, PairedPhotos
 from training.disturb import disturb_references
 from training.losses import flow_matching_loss, sample_sigmas
-from training.recogniser import FaceRecogniser, likeness_loss, load_recogniser
+from training.recogniser import likeness_loss, load_recogniser
 from training.rewards import Teachers, draw_estimate
 
 logger = logging.getLogger(__name__)

@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from imagine.errors import InvalidInput
+from imagine.models.face_recogniser import FaceRecogniser, aligned
 from imagine.models.upsampler import SCALE
 from training.datasets import face_theta, reference_crop, to_unit_range
 from training.estimates import estimates_path, read_estimates, shrink
 from training.people.cache import PhotoRecord, finished_shards, read_shard
-from training.recogniser import FaceRecogniser, align_batch
 
 CROP = 80  # side of a training window of the small picture; most faces fit in
 PLAIN_SHARE = 0.2  # of the inputs are the photo shrunk, without the denoiser's hand
@@ -268,11 +268,12 @@ def seen_difference(
     finer than its 64 pixels show (in the manner of LPIPS, arXiv 1801.03924).
     """
     with torch.no_grad():
-        wanted, _ = recogniser(align_batch(true, thetas))
-        wanted_maps = _first_maps(recogniser, align_batch(true, thetas, SEEN_SIZE))
-    found, _ = recogniser(align_batch(drawn, thetas))
+        size = int(recogniser.config.crop_size)
+        wanted, _ = recogniser(aligned(true, thetas, size))
+        wanted_maps = _first_maps(recogniser, aligned(true, thetas, SEEN_SIZE))
+    found, _ = recogniser(aligned(drawn, thetas, size))
     difference: Tensor = 1.0 - (found * wanted).sum(1).mean()
-    found_maps = _first_maps(recogniser, align_batch(drawn, thetas, SEEN_SIZE))
+    found_maps = _first_maps(recogniser, aligned(drawn, thetas, SEEN_SIZE))
     for one, two in zip(found_maps, wanted_maps, strict=True):
         apart = functional.normalize(one.float(), dim=1) - functional.normalize(two.float(), dim=1)
         difference = difference + apart.square().sum(1).mean()

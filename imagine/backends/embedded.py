@@ -15,26 +15,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, ModelMixin
 from PIL import Image
 from torch import Tensor, nn
 
 from imagine.backends.base import BackendInfo, RowState, draw_alone, shape_of
 from imagine.backends.cache import ByteLRU
+from imagine.backends.chooser import Chooser
 from imagine.backends.folded_denoiser import FoldedDenoiser, Look
 from imagine.backends.minilm import load_text_encoder
 from imagine.backends.prompt_judge import shipped_prompt_judge
 from imagine.backends.trait_words import caption, contrary
 from imagine.core import SQUARE, ImageArray, Request
 from imagine.errors import CorruptWeights, MissingWeights
+from imagine.models.attribute_judge import AttributeJudge
 from imagine.models.denoiser import Denoiser
+from imagine.models.face_recogniser import FaceLocator, FaceRecogniser
 from imagine.models.identity_adapter import IdentityAdapter
 from imagine.models.parallel_attention import KeyValue
 from imagine.models.text_encoder import TextEncoder
 from imagine.models.upsampler import SCALE, Upsampler
-from imagine.settings import Settings
+from imagine.settings import CANDIDATES, Settings
 
 MODEL_FOLDER = "imagine-mini"
+CHOOSER_FOLDER = "chooser"  # within it
 DEFAULT_STEPS = 6
 DEFAULT_GUIDANCE_SCALE = 2.5
 # Guidance decides the scene in the first third and only costs faces afterwards (training/LOG.md).
@@ -52,6 +56,10 @@ CUT_RATIOS = ("3:4", "4:3", "2:3")
 CUT_AT_TOP = 0.375
 # Two people are drawn in two windows that overlap by this share of a picture's side.
 OVERLAP = 0.25
+# So many drawings of a wish are begun from different noise; after this share of the steps the best
+# is chosen and drawn to its end. See training/LOG.md for what each is worth.
+CHOOSE_AFTER = 2 / 3
+CANDIDATE_STRIDE = 7_368_787  # between the seeds of their noise
 PROMPT_CACHE_BYTES = 16 * 2**20  # about 300 prompts
 
 
@@ -86,6 +94,24 @@ class Wording:
 
 
 @dataclass(frozen=True)
+class Person:
+    """What a person's crops become.
+
+    Attributes:
+        tokens: (1, photos * tokens, width) of the identity adapter.
+        face: (d,), what drawings are compared with to choose one; None without a chooser.
+    """
+
+    tokens: Tensor = field(repr=False)
+    face: Tensor | None = field(repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory it takes."""
+        return self.tokens.nbytes + (0 if self.face is None else self.face.nbytes)
+
+
+@dataclass(frozen=True)
 class Window:
     """A square of the picture that one person has to themselves.
 
@@ -94,14 +120,16 @@ class Window:
         guidance: the rows whose weighted sum is the guided estimate.
         wordings: what those rows are told.
         identity: keys and values of the person, per block; None for nobody in particular.
-        tokens: (1, tokens, width) of the person, for the upsampler; none for nobody.
+        person: tokens for the upsampler and a face to compare with; none for nobody.
+        prompt: in the words of the captions, to choose by.
     """
 
     left: int
     guidance: tuple[GuidanceRow, ...]
     wordings: Mapping[Words, Wording] = field(repr=False)
     identity: Sequence[KeyValue] | None = field(repr=False)
-    tokens: Tensor = field(repr=False)
+    person: Person = field(repr=False)
+    prompt: str = field(repr=False)
 
     def shares(self, step: int) -> list[tuple[float, GuidanceRow]]:
         """The rows a step needs, with their weights at that step."""
@@ -116,8 +144,8 @@ class EmbeddedState:
     Attributes:
         step: steps done.
         num_steps: steps in all.
-        image: (3, h, w) float, noisy.
-        estimate: (3, h, w) float, the newest guess of the clean image.
+        image: (candidates, 3, h, w) float, noisy; one candidate once the best is chosen.
+        estimate: (candidates, 3, h, w) float, the newest guesses of the clean image.
         sigmas: num_steps + 1 noise levels, falling to 0.
         windows: one a person, left to right; where two overlap, their estimates are blended.
         aspect_ratio: the shape to which the picture is cut when it is looked at.
@@ -133,9 +161,15 @@ class EmbeddedState:
 
     @property
     def shares(self) -> list[tuple[float, GuidanceRow]]:
-        """The rows the next step needs, with their weights, of all windows."""
+        """The rows the next step needs, with their weights, of all windows of a candidate."""
         step = min(self.step, self.num_steps - 1)
         return [share for window in self.windows for share in window.shares(step)]
+
+    @property
+    def must_choose(self) -> bool:
+        """Whether it is time to go on with the best candidate only."""
+        last = max(1, round(CHOOSE_AFTER * self.num_steps))
+        return len(self.image) > 1 and self.step >= last
 
     @property
     def batch_key(self) -> tuple[object, ...]:
@@ -157,17 +191,26 @@ class EmbeddedBackend:
         *,
         scheduler: FlowMatchEulerDiscreteScheduler | None = None,
         upsampler: Upsampler | None = None,
+        chooser: Chooser | None = None,
+        candidates: int = CANDIDATES,
         revision: str = "unsaved",
         device: str = "cpu",
     ) -> None:
-        """Put the parts together; without an upsampler pictures are of the denoiser's size."""
+        """Put the parts together.
+
+        Without an upsampler pictures are of the denoiser's size; without a chooser every wish is
+        drawn once.
+        """
         self._denoiser = denoiser
         self._folded = FoldedDenoiser(denoiser)
         self._adapter = adapter
         self._text_encoder = text_encoder
         self._scheduler = scheduler or make_scheduler()
         self._upsampler = upsampler
-        self._revision = revision
+        self._chooser = chooser
+        self._candidates = candidates if chooser is not None else 1
+        # The same seed gives another picture where it is chosen among more.
+        self._revision = revision + (f"-of-{self._candidates}" if self._candidates > 1 else "")
         self._device = device
         self._prompts: ByteLRU[str, tuple[Tensor, Tensor]] = ByteLRU(PROMPT_CACHE_BYTES, _bytes)
 
@@ -192,6 +235,8 @@ class EmbeddedBackend:
             adapter = IdentityAdapter.from_pretrained(folder / "identity_adapter", **_LOADING)
             scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
             upsampler = _load_upsampler(folder / "upsampler", device)
+            has_chooser = (folder / CHOOSER_FOLDER).is_dir()
+            chooser = Chooser.load(folder / CHOOSER_FOLDER, device) if has_chooser else None
         except Exception as error:  # diffusers, safetensors and json each raise their own kinds
             raise CorruptWeights(
                 f"The embedded model in {folder} cannot be loaded ({type(error).__name__}: "
@@ -204,6 +249,8 @@ class EmbeddedBackend:
             text_encoder,
             scheduler=scheduler,
             upsampler=upsampler,
+            chooser=chooser,
+            candidates=Settings().candidates,
             revision=model_revision(folder),
             device=device,
         )
@@ -233,8 +280,8 @@ class EmbeddedBackend:
         )
 
     @torch.inference_mode()
-    def encode_person(self, crops: ImageArray) -> Tensor:
-        """(1, photos * tokens, width) identity tokens, one set per photo."""
+    def encode_person(self, crops: ImageArray) -> Person:
+        """Identity tokens, one set per photo, and the face to choose by."""
         size = self._adapter.config.image_size
         resized = np.stack(
             [
@@ -244,7 +291,7 @@ class EmbeddedBackend:
         )
         pixels = torch.from_numpy(resized).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
         tokens: Tensor = self._adapter(pixels.to(self._device)).flatten(0, 1)[None]
-        return tokens
+        return Person(tokens, None if self._chooser is None else self._chooser.describe(crops))
 
     @torch.inference_mode()
     def prepare(
@@ -258,10 +305,11 @@ class EmbeddedBackend:
             InvalidInput: an aspect ratio that is not offered.
         """
         self.info.size_of(request.aspect_ratio, two=request.beside is not None)
-        generator = torch.Generator("cpu").manual_seed(request.seed % 2**63)
         size = self.side
         shift = size - round(OVERLAP * size) if request.beside is not None else 0
-        noise = torch.randn((3, size, size + shift), generator=generator).to(self._device)
+        seeds = [request.seed + k * CANDIDATE_STRIDE for k in range(self._candidates)]
+        shape = (3, size, size + shift)
+        noise = torch.stack([_noise(seed, shape) for seed in seeds]).to(self._device)
         sigmas = self._sigmas(request.num_inference_steps)
         windows = [self._window(request, sigmas[:-1], person, 0)]
         if request.beside is not None:
@@ -280,18 +328,19 @@ class EmbeddedBackend:
 
     def _window(self, request: Request, sigmas: Tensor, person: object | None, left: int) -> Window:
         guidance = guidance_rows(request)
-        identity, tokens = None, self._identity_tokens(None, None)
+        identity, shown = None, self._person(None, None)
         if any(row.shows_person for row in guidance):
-            tokens = self._identity_tokens(request.crops, person)
-            identity = self._folded.project_identity(tokens)
+            shown = self._person(request.crops, person)
+            identity = self._folded.project_identity(shown.tokens)
+        prompt = caption(request.prompt, request.traits)
         said = {
             Words.NOTHING: None,
-            Words.PROMPT: caption(request.prompt, request.traits),
+            Words.PROMPT: prompt,
             Words.CONTRARY: contrary(request.prompt, request.traits),
         }
         needed = {row.words for row in guidance}
         wordings = {words: self._wording(said[words], sigmas) for words in needed}
-        return Window(left, guidance, wordings, identity, tokens)
+        return Window(left, guidance, wordings, identity, shown, prompt)
 
     def _wording(self, said: str | None, sigmas: Tensor) -> Wording:
         if said is None:
@@ -307,33 +356,56 @@ class EmbeddedBackend:
             raise ValueError("Rows of one step must share one batch_key.")
         if not rows:
             return []
-        windows = [(row, window) for row in rows for window in row.windows]
+        windows = [
+            (row, image, window) for row in rows for image in row.image for window in row.windows
+        ]
         looks = [
             look
-            for owner, (row, window) in enumerate(windows)
+            for owner, (row, _, window) in enumerate(windows)
             for look in _looks(owner, row, window)
         ]
-        side = rows[0].image.shape[1]
-        seen = torch.stack([row.image[:, :, w.left : w.left + side] for row, w in windows])
+        images = torch.cat([row.image for row in rows])
+        side, width = images.shape[2:]
+        seen = torch.stack([image[:, :, w.left : w.left + side] for _, image, w in windows])
         estimates = self._folded(seen, looks).clamp_(-1.0, 1.0)
-        if len(windows) > len(rows):
-            estimates = side_by_side(estimates, rows[0].image.shape[2])
-        images = torch.stack([row.image for row in rows])
+        if len(windows) > len(images):
+            estimates = side_by_side(estimates, width)
         # x += (next - sigma) * velocity, with velocity = (x - clean) / sigma
-        shares = [1.0 - row.sigmas[row.step + 1] / row.sigmas[row.step] for row in rows]
+        shares = [
+            1.0 - row.sigmas[row.step + 1] / row.sigmas[row.step] for row in rows for _ in row.image
+        ]
         moved = images.lerp_(
             estimates, torch.tensor(shares, device=images.device)[:, None, None, None]
         )
+        counts = [len(row.image) for row in rows]
         return [
             # Copies: a view would keep the pictures of the whole batch alive with each row.
-            replace(
-                row,
-                step=row.step + 1,
-                image=moved[index].clone(),
-                estimate=estimates[index].clone(),
+            self._chosen(
+                replace(row, step=row.step + 1, image=image.clone(), estimate=estimate.clone())
             )
-            for index, row in enumerate(rows)
+            for row, image, estimate in zip(
+                rows, torch.split(moved, counts), torch.split(estimates, counts), strict=True
+            )
         ]
+
+    def _chosen(self, row: EmbeddedState) -> EmbeddedState:
+        """The row with its best candidate alone, when it is time; each is looked at by itself."""
+        if self._chooser is None or not row.must_choose:
+            return row
+        side = row.image.shape[2]
+        merits = torch.stack(
+            [
+                self._chooser.merits(
+                    row.estimate[..., window.left : window.left + side],
+                    window.person.face,
+                    window.prompt,
+                )
+                for window in row.windows
+            ]
+        )
+        best = int(merits.sum(0).argmax())
+        # Copies again: what was not chosen is not kept.
+        return replace(row, image=row.image[[best]], estimate=row.estimate[[best]])
 
     @torch.inference_mode()
     def decode(self, state: RowState) -> ImageArray:
@@ -344,17 +416,18 @@ class EmbeddedBackend:
     def preview(self, state: RowState) -> ImageArray:
         """The newest estimate at the denoiser's size; pixels cost nothing to decode."""
         row = _as_embedded(state)
-        return cut_to(_to_pixels(row.estimate), row.aspect_ratio)
+        return cut_to(_to_pixels(row.estimate[0]), row.aspect_ratio)
 
     def _enlarged(self, row: EmbeddedState) -> Tensor:
         """The newest estimate through the upsampler, each window with its own person."""
+        estimate = row.estimate[:1]
         if self._upsampler is None:
-            return row.estimate
-        side, width = row.estimate.shape[1:]
+            return estimate[0]
+        side, width = estimate.shape[2:]
         # One window a call: what is drawn of one must not depend on its company.
         windows: list[Tensor] = [
             self._upsampler(
-                row.estimate[None, :, :, window.left : window.left + side], window.tokens
+                estimate[..., window.left : window.left + side], window.person.tokens
             ).clamp_(-1.0, 1.0)
             for window in row.windows
         ]
@@ -363,8 +436,9 @@ class EmbeddedBackend:
         return side_by_side(torch.cat(windows), SCALE * width)[0]
 
     def forward_rows(self, state: RowState) -> int:
-        """For each person nothing, prompt, prompt + person, without the traits: as needed next."""
-        return len(_as_embedded(state).shares)
+        """Per candidate and person nothing, prompt, prompt + person, without the traits."""
+        row = _as_embedded(state)
+        return len(row.image) * len(row.shares)
 
     def is_finite(self, state: RowState) -> bool:
         """Whether the latest pixels are numbers."""
@@ -415,12 +489,13 @@ class EmbeddedBackend:
         text, mask = self._prompts.get_or_make(prompt, lambda: self._text_encoder([prompt]))
         return text[:, mask[0]]
 
-    def _identity_tokens(self, crops: ImageArray | None, person: object | None) -> Tensor:
+    def _person(self, crops: ImageArray | None, person: object | None) -> Person:
         if crops is None:
-            return torch.zeros(1, 0, self._adapter.config.width, device=self._device)
+            nobody = torch.zeros(1, 0, self._adapter.config.width, device=self._device)
+            return Person(nobody, None)
         if person is None:
             return self.encode_person(crops)
-        if not isinstance(person, Tensor):
+        if not isinstance(person, Person):
             raise TypeError(f"The embedded backend cannot use a {type(person).__name__} as person.")
         return person
 
@@ -450,8 +525,17 @@ def save_upsampler(folder: Path, upsampler: Upsampler) -> None:
     _save_part(folder / "upsampler", upsampler)
 
 
-def _save_part(folder: Path, module: Denoiser | IdentityAdapter | Upsampler) -> None:
-    copied = type(module)(**_own_config(module))
+def save_chooser(
+    folder: Path, recogniser: FaceRecogniser, locator: FaceLocator, attributes: AttributeJudge
+) -> None:
+    """Add the chooser to the folder of a model, or replace the one there."""
+    parts = {"recogniser": recogniser, "locator": locator, "attributes": attributes}
+    for name, module in parts.items():
+        _save_part(folder / CHOOSER_FOLDER / name, module)
+
+
+def _save_part(folder: Path, module: ModelMixin) -> None:
+    copied: Any = type(module)(**_own_config(module))
     copied.load_state_dict(module.state_dict())
     # ModelMixin.to warns of modules to be kept in float32 although it lists none.
     nn.Module.to(copied, torch.float16)
@@ -564,6 +648,11 @@ def side_by_side(estimates: Tensor, width: int) -> Tensor:
     whole[..., :side] = left * fade
     whole[..., width - side :] += right * fade.flip(0)
     return whole
+
+
+def _noise(seed: int, shape: tuple[int, int, int]) -> Tensor:
+    generator = torch.Generator("cpu").manual_seed(seed % 2**63)
+    return torch.randn(shape, generator=generator)
 
 
 def _to_pixels(estimate: Tensor) -> ImageArray:

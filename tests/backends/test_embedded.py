@@ -291,11 +291,11 @@ def test_an_upsampler_of_another_shape_is_corrupt(folder, tmp_path):
 
 def test_the_upsampler_looks_at_the_person_unless_only_the_prompt_speaks(larger):
     (state,) = drawn(larger, request())
-    window = replace(state.windows[0], tokens=larger.encode_person(OTHER))
+    window = replace(state.windows[0], person=larger.encode_person(OTHER))
     swapped = replace(state, windows=(window,))
     assert not np.array_equal(larger.decode(state), larger.decode(swapped))
     (nobody,) = drawn(larger, request(likeness=0.0))
-    assert nobody.windows[0].tokens.shape[1] == 0
+    assert nobody.windows[0].person.tokens.shape[1] == 0
 
 
 def test_a_large_picture_of_one_call_with_others_is_the_same_as_alone(larger):
@@ -311,7 +311,7 @@ def test_each_half_of_a_large_pair_is_drawn_with_its_own_person(larger):
     picture = larger.decode(state)
     assert picture.shape == (*larger.info.pair_size, 3) == (256, 448, 3)
     left, right = state.windows
-    stranger = replace(right, tokens=larger.encode_person(OTHER[:1]))
+    stranger = replace(right, person=larger.encode_person(OTHER[:1]))
     changed = larger.decode(replace(state, windows=(left, stranger)))
     # The right window begins at column 192; what is left of it has never met its person.
     assert np.array_equal(picture[:, :192], changed[:, :192])

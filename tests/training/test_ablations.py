@@ -72,7 +72,10 @@ def test_joined_attention_without_the_person_sees_the_prompt_only():
 def arguments(folder: Path) -> argparse.Namespace:
     photos = np.random.default_rng(0).integers(0, 255, (8, 128, 128, 3), dtype=np.uint8)
     write_shard(
-        folder, 0, photos, [record(person, photo) for person in (0, 1) for photo in range(4)]
+        folder,
+        "shard-0000000",
+        photos,
+        [record(person, photo) for person in (0, 1) for photo in range(4)],
     )
     return argparse.Namespace(
         data=folder,

@@ -3,8 +3,10 @@ import torch
 from PIL import Image
 
 from imagine.identity.align import align_face
-from training.datasets import face_theta
-from training.recogniser import align_batch
+from imagine.models.face_recogniser import aligned
+from training.datasets import PairedPhotos, face_theta, to_unit_range
+from training.people.cache import PhotoRecord, write_shard
+from training.people.switched import AGED
 
 
 def test_the_differentiable_alignment_cuts_the_same_face_as_the_plain_one():
@@ -15,6 +17,43 @@ def test_the_differentiable_alignment_cuts_the_same_face_as_the_plain_one():
     plain = align_face(image, landmarks, 64).astype(np.float32)
     theta = torch.from_numpy(face_theta(landmarks, 128))[None]
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1).float()[None]
-    sampled = align_batch(pixels, theta, 64)[0].permute(1, 2, 0).numpy()
+    sampled = aligned(pixels, theta, 64)[0].permute(1, 2, 0).numpy()
     inside = np.abs(plain - sampled)[8:-8, 8:-8]
     assert inside.mean() < 4.0  # of 255: bicubic against bilinear on a smooth picture
+
+
+class NoWords:
+    """In place of the text encoder."""
+
+    def __call__(self, prompts):
+        return torch.ones(len(prompts), 1, 384), torch.ones(len(prompts), 1, dtype=torch.bool)
+
+
+def test_whoever_is_older_is_drawn_but_nobody_is_recognised_by_it(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
+    kinds = ["selfie", "selfie", AGED] * 2
+    records = [
+        PhotoRecord(
+            person_seed=number // 3,
+            photo=number % 3,
+            scene_seed=number,
+            kind=kind,
+            caption="me",
+            facts={},
+            landmarks=[[12, 14], [20, 14], [16, 18], [13, 23], [19, 23]],
+            face_box=[8.0, 8.0, 24.0, 26.0],
+            visible=True,
+        )
+        for number, kind in enumerate(kinds)
+    ]
+    write_shard(tmp_path, "shard-0000000", images, records)
+    photos = PairedPhotos(tmp_path, NoWords(), "cpu", 0)
+    batch = photos.sample(60, same_photo=1.0, high_quality=False)
+    drawn = {record.kind for record in batch.records}
+    assert drawn == {"selfie", AGED}
+    older = to_unit_range(images[[2, 5]])
+    older_crops = to_unit_range(photos._crops[0][[2, 5]])
+    assert not any(torch.equal(one, crop) for one in older_crops for crop in batch.crops)
+    seen, _, _ = photos.sample_faces(60)
+    assert not any(torch.equal(one, image) for one in older for image in seen)
+    assert [len(faces) for faces, _ in photos.faces_of_everyone()] == [2, 2]

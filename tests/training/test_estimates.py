@@ -32,7 +32,7 @@ def model(tmp_path_factory) -> Path:
 def test_every_photo_of_a_shard_gets_what_the_model_makes_of_it_once(model, tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (5, 256, 256, 3), dtype=np.uint8)
     records = [record(0, 0), record(0, 1), record(0, 2, visible=False), record(1, 0), record(0, 3)]
-    write_shard(tmp_path, 0, images, records)
+    write_shard(tmp_path, "shard-0000000", images, records)
     assert make_estimates(tmp_path, model) == 1
     assert make_estimates(tmp_path, model) == 0
     estimates = read_estimates(estimates_path(tmp_path, "shard-0000000", base_revision(model)))

@@ -1,12 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from imagine.models.attribute_judge import AttributeJudge
+from imagine.models.face_recogniser import FaceRecogniser
 from training.attributes import half_of
 from training.datasets import PairedPhotos
 from training.people.cache import PhotoRecord, write_shard
-from training.recogniser import FaceRecogniser
+from training.people.switched import AGED
 from training.rewards import Teachers, wished_facts
 from training.trainer import drawn_estimate, load_state
 
@@ -42,7 +45,7 @@ def photos(tmp_path_factory):
         )
         for number in range(12)
     ]
-    write_shard(folder, 0, images, records)
+    write_shard(folder, "shard-0000000", images, records)
     return PairedPhotos(folder, NoWords(), "cpu", 0)
 
 
@@ -61,6 +64,14 @@ def test_the_right_person_is_rewarded(photos, batch):
         for record in batch.records
     ]
     assert own < teachers.loss(batch.images, batch.thetas, somebody_else)
+
+
+def test_whoever_is_decades_older_need_not_look_like_the_selfies(photos, batch):
+    teachers = Teachers([FaceRecogniser(8).eval().requires_grad_(False)], None, photos)
+    older = [replace(record, kind=AGED) for record in batch.records]
+    assert teachers.loss(batch.images, batch.thetas, older) == 0
+    some = [*older[:3], *batch.records[3:]]
+    assert teachers.loss(batch.images, batch.thetas, some) > 0
 
 
 def test_what_the_caption_names_is_rewarded_and_nothing_else(photos, batch):

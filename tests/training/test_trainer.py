@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from imagine.backends.embedded import EmbeddedBackend, save_model
+from imagine.models.face_recogniser import FaceRecogniser
 from training.people.cache import PhotoRecord, write_shard
-from training.recogniser import FaceRecogniser
 from training.train_mini import SHARES, commands
 from training.trainer import MODEL_SIZES, load_state, save_state, schedule
 
@@ -33,7 +33,7 @@ def photo_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     images = np.random.default_rng(0).integers(0, 255, (16, 128, 128, 3), dtype=np.uint8)
     records = [record(person, photo) for person in range(4) for photo in range(4)]
-    write_shard(folder, 0, images, records)
+    write_shard(folder, "shard-0000000", images, records)
     return folder
 
 
@@ -58,8 +58,8 @@ def test_stages_continue_one_run_and_export_a_model_that_loads(photo_folder, tmp
 
 def test_a_rewarded_stage_keeps_its_critic(photo_folder, tmp_path):
     torch.manual_seed(0)
-    recogniser, run = tmp_path / "recogniser.pt", tmp_path / "run"
-    torch.save(FaceRecogniser().state_dict(), recogniser)
+    recogniser, run = tmp_path / "recogniser", tmp_path / "run"
+    FaceRecogniser().save_pretrained(recogniser)
     words = ["--rewarded", "2", "--critic-weight", "0.1", "--reward-recognisers", str(recogniser)]
     run_stage("pairs", photo_folder, run, *words)
     run_stage("pairs", photo_folder, run, *words)

@@ -25,7 +25,7 @@ def photo_folder(tmp_path_factory) -> Path:
         for person in range(3)
         for photo in range(2)
     ]
-    write_shard(folder, 0, images, records)
+    write_shard(folder, "shard-0000000", images, records)
     return folder
 
 

@@ -6,10 +6,10 @@ import torch
 from torch.nn import functional
 
 from imagine.errors import InvalidInput
+from imagine.models.face_recogniser import FaceRecogniser
 from training.datasets import face_theta
 from training.estimates import estimates_path
 from training.people.cache import PhotoRecord, write_shard
-from training.recogniser import FaceRecogniser
 from training.upsampling import (
     CROP,
     EYE_WEIGHT,
@@ -37,7 +37,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     images = np.random.default_rng(0).integers(1, 255, (6, 256, 256, 3), dtype=np.uint8)
     records = [record(person, photo) for person in range(3) for photo in range(2)]
-    write_shard(folder, 0, images, records)
+    write_shard(folder, "shard-0000000", images, records)
     estimates = images[:, ::2, ::2].copy()
     np.savez(estimates_path(folder, "shard-0000000", "abc"), estimates=estimates)
     return folder

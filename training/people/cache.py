@@ -1,6 +1,7 @@
 """Photos rendered ahead of training: append-only shards that can be read while they grow.
 
     python -m training.people.cache --out DIR --people 4000 --photos 8 --size 128
+    python -m training.people.cache --out DIR --people 4000 --photos 4 --switched
 
 A shard is `shard-SSSSSSS.npy` (photos, uint8, memory-mappable) and `shard-SSSSSSS.jsonl` (one
 line a photo), where S is its first person's seed. The `.jsonl` is renamed into place last, so
@@ -26,6 +27,7 @@ from training.people.captions import write_caption
 from training.people.person import sample_person
 from training.people.scene import Scene, facts, sample_scene
 from training.people.splits import is_held_out
+from training.people.switched import switched_photos
 
 LOOK = "2"  # of the renders; raised when photos no longer look like earlier ones
 SHARD_PEOPLE = 64
@@ -40,7 +42,7 @@ class PhotoRecord:
         person_seed: of `sample_person`.
         photo: 0 .. photos-1, its place among the person's photos.
         scene_seed: of `sample_scene`.
-        kind: "selfie" or "scene".
+        kind: "selfie", "scene", or "aged" where the person is older or younger than in all others.
         caption: words.
         facts: see `scene.facts`.
         landmarks: five x, y in pixels, the picture's left before its right.
@@ -59,22 +61,21 @@ class PhotoRecord:
     visible: bool
 
 
-def shard_name(start: int) -> str:
+def shard_name(start: int, switched: bool = False) -> str:
     """File stem of the shard whose first person has this seed."""
-    return f"shard-{start:07d}"
+    return f"shard-{start:07d}{'-switched' if switched else ''}"
 
 
 def write_shard(
-    folder: Path, start: int, images: NDArray[np.uint8], records: Sequence[PhotoRecord]
+    folder: Path, name: str, images: NDArray[np.uint8], records: Sequence[PhotoRecord]
 ) -> None:
     """Write one shard; a reader sees all of it or nothing."""
     if len(images) != len(records):
         raise ValueError(
-            f"Shard {start} has {len(images)} images but {len(records)} records; "
+            f"{name} has {len(images)} images but {len(records)} records; "
             "give one record per image."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    name = shard_name(start)
     picture = folder / f".{name}.{os.getpid()}.npy"
     np.save(picture, images)
     lines = folder / f".{name}.{os.getpid()}.jsonl"
@@ -168,22 +169,30 @@ def choose_scenes(person_seed: int, photos: int, keep_held_out: bool = False) ->
 
 
 def render_person(
-    renderer: Any, person_seed: int, photos: int, size: int
+    renderer: Any, person_seed: int, photos: int, size: int, switched: bool = False
 ) -> tuple[list[NDArray[np.uint8]], list[PhotoRecord]]:
-    """All photos of one person with their records."""
+    """All photos of one person with their records, ordinary or as trait switches ask."""
     person = sample_person(person_seed)
+    chosen = (
+        switched_photos(person, photos)
+        if switched
+        else [
+            (person, scene, scene.kind, write_caption(person, scene, photo))
+            for photo, scene in enumerate(choose_scenes(person_seed, photos))
+        ]
+    )
     images, records = [], []
-    for photo, scene in enumerate(choose_scenes(person_seed, photos)):
-        drawn = renderer.photograph(person, scene, size)
+    for photo, (shown, scene, kind, caption) in enumerate(chosen):
+        drawn = renderer.photograph(shown, scene, size)
         images.append(drawn.image)
         records.append(
             PhotoRecord(
                 person_seed=person_seed,
                 photo=photo,
                 scene_seed=scene.seed,
-                kind=scene.kind,
-                caption=write_caption(person, scene, photo),
-                facts=facts(person, scene),
+                kind=kind,
+                caption=caption,
+                facts=facts(shown, scene),
                 landmarks=[[round(float(v), 2) for v in point] for point in drawn.landmarks],
                 face_box=[round(v, 2) for v in drawn.face_box],
                 visible=drawn.visible,
@@ -193,14 +202,21 @@ def render_person(
 
 
 def fill_cache(
-    folder: Path, starts: Sequence[int], last: int, photos: int, size: int, until: float
+    folder: Path,
+    starts: Sequence[int],
+    last: int,
+    photos: int,
+    size: int,
+    until: float,
+    switched: bool,
 ) -> None:
     """Render the shards that start at these seeds, leaving out finished ones."""
     from training.people.renderer import Renderer
 
     renderer = None
     for start in starts:
-        if (folder / f"{shard_name(start)}.jsonl").exists():
+        name = shard_name(start, switched)
+        if (folder / f"{name}.jsonl").exists():
             continue
         renderer = renderer or Renderer(size=size)
         images: list[NDArray[np.uint8]] = []
@@ -209,12 +225,12 @@ def fill_cache(
         for seed in range(start, min(start + SHARD_PEOPLE, last)):
             if time.time() > until:
                 return
-            more, lines = render_person(renderer, seed, photos, size)
+            more, lines = render_person(renderer, seed, photos, size, switched)
             images += more
             records += lines
-        write_shard(folder, start, np.stack(images), records)
+        write_shard(folder, name, np.stack(images), records)
         seconds = (time.perf_counter() - begun) / len(images)
-        print(f"{shard_name(start)}: {len(images)} photos, {seconds:.3f} s each", flush=True)
+        print(f"{name}: {len(images)} photos, {seconds:.3f} s each", flush=True)
 
 
 def main() -> None:
@@ -227,12 +243,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after this long")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
+        "--switched", action="store_true", help="photos as trait switches ask, beside the others"
+    )
     given = parser.parse_args()
     last = given.start_seed + given.people
     mark_look(given.out)
     starts = list(range(given.start_seed, last, SHARD_PEOPLE))
     until = time.time() + given.minutes * 60
-    rest = (last, given.photos, given.size, until)
+    rest = (last, given.photos, given.size, until, given.switched)
     if given.workers == 1:
         fill_cache(given.out, starts, *rest)
         return

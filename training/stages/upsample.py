@@ -27,13 +27,14 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from imagine.backends.embedded import save_upsampler
+from imagine.models.face_recogniser import FaceRecogniser
 from imagine.models.identity_adapter import IdentityAdapter
 from imagine.models.upsampler import Upsampler
 from training.checkpoints import save_whole
 from training.clock import Stopwatch
 from training.disturb import disturb_references
 from training.estimates import base_revision, make_estimates
-from training.recogniser import FaceRecogniser, load_recogniser
+from training.recogniser import load_recogniser
 from training.trainer import schedule, update_average
 from training.upsampling import UpsamplingBatch, UpsamplingPhotos, upsampling_loss
 

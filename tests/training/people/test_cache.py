@@ -28,7 +28,7 @@ def images(count: int, value: int) -> np.ndarray:
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    write_shard(tmp_path, 0, images(2, 7), [record(0, 0), record(0, 1)])
+    write_shard(tmp_path, "shard-0000000", images(2, 7), [record(0, 0), record(0, 1)])
     cache = PhotoCache(tmp_path)
     assert len(cache) == 2
     assert cache.records[1] == record(0, 1)
@@ -37,9 +37,9 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 def test_a_reader_finds_new_shards_and_keeps_its_numbers(tmp_path: Path) -> None:
-    write_shard(tmp_path, 64, images(1, 1), [record(64, 0)])
+    write_shard(tmp_path, "shard-0000064", images(1, 1), [record(64, 0)])
     cache = PhotoCache(tmp_path)
-    write_shard(tmp_path, 0, images(1, 2), [record(0, 0)])
+    write_shard(tmp_path, "shard-0000000", images(1, 2), [record(0, 0)])
     assert cache.refresh() == 1
     assert [cache.records[i].person_seed for i in range(2)] == [64, 0]
     assert cache.refresh() == 0
@@ -52,7 +52,7 @@ def test_a_shard_without_its_lines_is_not_yet_there(tmp_path: Path) -> None:
 
 def test_images_and_records_must_be_as_many(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give one record per image"):
-        write_shard(tmp_path, 0, images(2, 1), [record(0, 0)])
+        write_shard(tmp_path, "shard-0000000", images(2, 1), [record(0, 0)])
 
 
 def test_three_of_eight_photos_are_selfies_and_none_is_held_out() -> None:
@@ -66,6 +66,8 @@ def test_photos_of_another_look_are_not_mixed_in(tmp_path: Path) -> None:
     mark_look(tmp_path / "new")
     mark_look(tmp_path / "new")  # going on with the same look is fine
     assert (tmp_path / "new" / "look.txt").read_text().strip() == LOOK
-    write_shard(tmp_path / "old", 0, images(1, 1), [record(0, 0)])  # made before looks had marks
+    write_shard(
+        tmp_path / "old", "shard-0000000", images(1, 1), [record(0, 0)]
+    )  # made before looks had marks
     with pytest.raises(ValueError, match="have look 1 of the renderer"):
         mark_look(tmp_path / "old")
