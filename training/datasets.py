@@ -26,6 +26,8 @@ from training.people.switched import AGED
 REFERENCE_SIZE = 96
 MAX_TEXT_TOKENS = 40
 TEXT_WIDTH = 384
+# A sixth of the photos is not enough for a model that has learnt to read the age off the selfies.
+AGED_ODDS = 3.0
 
 
 @dataclass
@@ -115,6 +117,7 @@ class PairedPhotos:
                 [self._people[seed] + self._aged.get(seed, []) for seed in self._person_seeds]
             )
             odds = rarity([self._rows[row].facts for row in self._targets])
+            odds[[self._rows[row].kind == AGED for row in self._targets]] *= AGED_ODDS
             self._target_odds = odds / odds.sum()
         return added
 

@@ -30,7 +30,6 @@ LEARNING_RATE = 2e-3
 MARGIN = 0.25
 SCALE = 28.0
 LOCATOR_SHARE = 0.12  # of the time
-_MIRROR = torch.tensor([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0]])  # of both picture and face
 
 
 def likeness_loss(
@@ -66,6 +65,12 @@ def jitter(thetas: Tensor) -> Tensor:
     shift = torch.empty(rows, 2, 1, device=device).uniform_(-0.08, 0.08)
     linear = thetas[:, :, :2].float()
     return torch.cat([linear @ turn, thetas[:, :, 2:].float() + linear @ shift], dim=2)
+
+
+def mirrored(thetas: Tensor) -> Tensor:
+    """Where the mirrored faces of mirrored pictures are, of (batch, 2, 3) transforms."""
+    signs = torch.tensor([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0]], device=thetas.device)
+    return thetas * signs
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -104,8 +109,8 @@ def _train_recogniser(
         images, thetas, people = photos.sample_faces(arguments.batch_size)
         _set_rate(optimizer, watch.progress)
         faces = soften(disturb_references(aligned(images, jitter(thetas), size)))
-        mirrored = torch.rand(len(faces), 1, 1, 1, device=device) < 0.5
-        faces = torch.where(mirrored, faces.flip(3), faces)
+        flipped = torch.rand(len(faces), 1, 1, 1, device=device) < 0.5
+        faces = torch.where(flipped, faces.flip(3), faces)
         with torch.autocast(device, dtype=torch.bfloat16):
             embeddings, _ = model(faces.contiguous(memory_format=torch.channels_last))
         cosines = embeddings @ functional.normalize(classes, dim=1).T
@@ -116,9 +121,8 @@ def _train_recogniser(
         optimizer.zero_grad(set_to_none=True)
         correct = 0.98 * correct + 0.02 * float((cosines.argmax(1) == people).float().mean())
         seen += len(people)
-        bar.set_postfix_str(
-            f"loss {float(loss):.3f}, right {correct:.2f}, {seen / watch.elapsed:.0f} faces/s"
-        )
+        rate = seen / watch.elapsed
+        bar.set_postfix_str(f"loss {float(loss.detach()):.3f}, right {correct:.2f}, {rate:.0f}/s")
         bar.update(round(watch.elapsed) - bar.n)
     bar.close()
     return correct
@@ -133,9 +137,9 @@ def _train_locator(
     while not watch.is_over:
         images, thetas, _ = photos.sample_faces(arguments.batch_size)
         _set_rate(optimizer, watch.progress)
-        mirrored = torch.rand(len(images), 1, 1, device=images.device) < 0.5
-        images = torch.where(mirrored[..., None], images.flip(3), images)
-        thetas = torch.where(mirrored, thetas * _MIRROR.to(thetas.device), thetas)
+        flipped = torch.rand(len(images), 1, 1, device=images.device) < 0.5
+        images = torch.where(flipped[..., None], images.flip(3), images)
+        thetas = torch.where(flipped, mirrored(thetas), thetas)
         with torch.autocast(arguments.device, dtype=torch.bfloat16):
             found = model(soften(images))
         loss = functional.smooth_l1_loss(found, thetas, beta=0.02)
