@@ -48,6 +48,7 @@ FULL_LIKENESS_GUIDANCE = 3.5
 # How strongly a switched trait is pulled out of what the prompt draws without it, and up to which
 # share of the schedule; see training/LOG.md.
 TRAIT_GUIDANCE = 2.0
+AGE_GUIDANCE = 3.5  # the selfies say the age too, and louder than words do
 TRAIT_UNTIL = 0.67
 # Finished squares are cut to these shapes: nothing is drawn beyond the square, and the face stands
 # in its middle. Of what a wide shape leaves out this share is cut off at the top. Both were chosen
@@ -591,8 +592,9 @@ def guidance_rows(request: Request) -> tuple[GuidanceRow, ...]:
     scales = [request.guidance_scale if request.guides_at(step) else 1.0 for step in steps]
     # Without glasses is said by silence, and then there is nothing to compare with.
     differs = caption(request.prompt, request.traits) != contrary(request.prompt, request.traits)
+    strength = AGE_GUIDANCE if "age" in request.traits else TRAIT_GUIDANCE
     traits = [
-        TRAIT_GUIDANCE if differs and step < TRAIT_UNTIL * len(steps) else 0.0 for step in steps
+        strength if differs and step < TRAIT_UNTIL * len(steps) else 0.0 for step in steps
     ]
     # The contrary is compared with the row that shows most: prompt and person, if there is one.
     shows_person = not _is_nothing(person)

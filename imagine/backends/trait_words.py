@@ -39,7 +39,7 @@ _CONTRARIES: Mapping[str, Mapping[str, str]] = {
     # half of the pictures (training/LOG.md). So both captions say the same of them.
     "glasses": _CAPTIONS["glasses"],
     "age": {"young": "an old person", "middle-aged": "a young person", "old": "a young person"},
-    "expression": {"smiling": "with a serious face", "sad": "smiling"},
+    "expression": {"sad": "smiling"},
 }
 
 
