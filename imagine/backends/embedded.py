@@ -365,12 +365,12 @@ class EmbeddedBackend:
             for owner, (row, _, window) in enumerate(windows)
             for look in _looks(owner, row, window)
         ]
-        images = torch.cat([row.image for row in rows])
-        side, width = images.shape[2:]
+        side, width = rows[0].image.shape[2:]
         seen = torch.stack([image[:, :, w.left : w.left + side] for _, image, w in windows])
         estimates = self._folded(seen, looks).clamp_(-1.0, 1.0)
-        if len(windows) > len(images):
+        if len(rows[0].windows) > 1:
             estimates = side_by_side(estimates, width)
+        images = torch.cat([row.image for row in rows])
         # x += (next - sigma) * velocity, with velocity = (x - clean) / sigma
         shares = [
             1.0 - row.sigmas[row.step + 1] / row.sigmas[row.step] for row in rows for _ in row.image
@@ -593,9 +593,7 @@ def guidance_rows(request: Request) -> tuple[GuidanceRow, ...]:
     # Without glasses is said by silence, and then there is nothing to compare with.
     differs = caption(request.prompt, request.traits) != contrary(request.prompt, request.traits)
     strength = AGE_GUIDANCE if "age" in request.traits else TRAIT_GUIDANCE
-    traits = [
-        strength if differs and step < TRAIT_UNTIL * len(steps) else 0.0 for step in steps
-    ]
+    traits = [strength if differs and step < TRAIT_UNTIL * len(steps) else 0.0 for step in steps]
     # The contrary is compared with the row that shows most: prompt and person, if there is one.
     shows_person = not _is_nothing(person)
     alone, both = ([0.0] * len(steps), traits) if shows_person else (traits, [0.0] * len(steps))

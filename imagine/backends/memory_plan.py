@@ -132,13 +132,15 @@ FAMILIES: dict[str, Family] = {
             Part("identity_adapter", 1_883_936, Stage.PREPARE, 147_456),
             Part("text_encoder", 22_565_376, Stage.PREPARE, 11_720_448),
             Part("upsampler", 3_488_336, Stage.DECODE, 331_968),
+            Part("chooser", 3_432_907, Stage.STEP, 768_160),
         ),
         dtypes=("float32",),
         # Denoised at half the side, which the upsampler doubles.
         sizes=(256, 256, 256),
         multiple=256,
         row_bytes=lambda size: 340_000 * (size // 256) ** 2,
-        picture_bytes=lambda size: 2_980_000 * (size // 256) ** 2,
+        # As many candidates as are drawn by default.
+        picture_bytes=lambda size: 3_574_000 * (size // 256) ** 2,
         decode_bytes_per_pixel=56,
         source=_MEASURED,
     ),
