@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from imagine.backends.weight_files import OWN_MODELS
 from imagine.models.denoiser import Denoiser
 from imagine.models.identity_adapter import IdentityAdapter
 
@@ -21,7 +22,6 @@ def save_whole(path: Path, stored: dict[str, Any]) -> None:
 
 def load_exported(folder: Path) -> tuple[Denoiser, IdentityAdapter]:
     """Denoiser and adapter of a folder written by `save_model`, in single precision."""
-    words: dict[str, Any] = {"local_files_only": True, "low_cpu_mem_usage": False}
-    denoiser = Denoiser.from_pretrained(folder / "denoiser", **words).float()
-    adapter = IdentityAdapter.from_pretrained(folder / "identity_adapter", **words).float()
+    denoiser = Denoiser.from_pretrained(folder / "denoiser", **OWN_MODELS)
+    adapter = IdentityAdapter.from_pretrained(folder / "identity_adapter", **OWN_MODELS)
     return denoiser, adapter

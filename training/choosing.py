@@ -14,6 +14,7 @@ from pathlib import Path
 
 from imagine.backends.embedded import save_chooser
 from imagine.backends.prompt_judge import load_attribute_network
+from imagine.backends.weight_files import OWN_MODELS
 from imagine.models.face_recogniser import FaceLocator
 from training.recogniser import load_recogniser
 
@@ -25,9 +26,7 @@ def add_chooser(model: Path, recogniser: Path, attributes: Path) -> None:
         MissingWeights: there is no attribute network.
         OSError: there is no recogniser, or none with a locator.
     """
-    locator = FaceLocator.from_pretrained(
-        recogniser / "locator", local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
-    )
+    locator = FaceLocator.from_pretrained(recogniser / "locator", **OWN_MODELS)
     save_chooser(
         model, load_recogniser(recogniser, "cpu"), locator, load_attribute_network(attributes)
     )

@@ -20,6 +20,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from imagine.backends.minilm import load_text_encoder
+from imagine.backends.weight_files import OWN_MODELS
 from imagine.models.face_recogniser import FaceLocator, FaceRecogniser, aligned
 from training.clock import Stopwatch
 from training.datasets import PairedPhotos
@@ -159,9 +160,7 @@ def _set_rate(optimizer: torch.optim.Optimizer, progress: float) -> None:
 
 def load_recogniser(path: Path, device: str) -> FaceRecogniser:
     """A frozen recogniser for `likeness_loss`."""
-    model: FaceRecogniser = FaceRecogniser.from_pretrained(
-        path, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
-    )
+    model: FaceRecogniser = FaceRecogniser.from_pretrained(path, **OWN_MODELS)
     model.to(device).eval().requires_grad_(False)
     return model
 

@@ -8,7 +8,6 @@ well it shows the prompt, so both verdicts stay those of others.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from imagine.backends.prompt_judge import asked_attributes
+from imagine.backends.weight_files import OWN_MODELS
 from imagine.core import ImageArray
 from imagine.models.attribute_judge import AttributeJudge
 from imagine.models.face_recogniser import FaceLocator, FaceRecogniser, aligned
@@ -44,9 +44,9 @@ class Chooser:
             OSError, ValueError: what diffusers and safetensors raise for broken files.
         """
         return cls(
-            FaceRecogniser.from_pretrained(folder / "recogniser", **_LOADING).to(device).eval(),
-            FaceLocator.from_pretrained(folder / "locator", **_LOADING).to(device).eval(),
-            AttributeJudge.from_pretrained(folder / "attributes", **_LOADING).to(device).eval(),
+            FaceRecogniser.from_pretrained(folder / "recogniser", **OWN_MODELS).to(device).eval(),
+            FaceLocator.from_pretrained(folder / "locator", **OWN_MODELS).to(device).eval(),
+            AttributeJudge.from_pretrained(folder / "attributes", **OWN_MODELS).to(device).eval(),
         )
 
     @torch.inference_mode()
@@ -95,11 +95,3 @@ class Chooser:
             if name in self._classes
         }
         return {name: places for name, places in asked.items() if places}
-
-
-_LOADING: dict[str, Any] = {
-    "local_files_only": True,
-    "use_safetensors": True,
-    "torch_dtype": torch.float32,
-    "low_cpu_mem_usage": False,
-}

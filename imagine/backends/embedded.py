@@ -26,6 +26,7 @@ from imagine.backends.folded_denoiser import FoldedDenoiser, Look
 from imagine.backends.minilm import load_text_encoder
 from imagine.backends.prompt_judge import shipped_prompt_judge
 from imagine.backends.trait_words import caption, contrary
+from imagine.backends.weight_files import OWN_MODELS
 from imagine.core import SQUARE, ImageArray, Request
 from imagine.errors import CorruptWeights, MissingWeights
 from imagine.models.attribute_judge import AttributeJudge
@@ -232,8 +233,8 @@ class EmbeddedBackend:
                 )
         text_encoder = load_text_encoder(device)
         try:
-            denoiser = Denoiser.from_pretrained(folder / "denoiser", **_LOADING)
-            adapter = IdentityAdapter.from_pretrained(folder / "identity_adapter", **_LOADING)
+            denoiser = Denoiser.from_pretrained(folder / "denoiser", **OWN_MODELS)
+            adapter = IdentityAdapter.from_pretrained(folder / "identity_adapter", **OWN_MODELS)
             scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
             upsampler = _load_upsampler(folder / "upsampler", device)
             has_chooser = (folder / CHOOSER_FOLDER).is_dir()
@@ -501,14 +502,6 @@ class EmbeddedBackend:
         return person
 
 
-_LOADING: dict[str, Any] = {
-    "local_files_only": True,
-    "use_safetensors": True,
-    "torch_dtype": torch.float32,
-    "low_cpu_mem_usage": False,
-}
-
-
 def make_scheduler() -> FlowMatchEulerDiscreteScheduler:
     """The flow-matching schedule the model was trained for."""
     return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=2.0)
@@ -547,7 +540,7 @@ def _load_upsampler(folder: Path, device: str) -> Upsampler | None:
     """The upsampler of a model that has one."""
     if not folder.is_dir():
         return None
-    upsampler: Upsampler = Upsampler.from_pretrained(folder, **_LOADING).to(device).eval()
+    upsampler: Upsampler = Upsampler.from_pretrained(folder, **OWN_MODELS).to(device).eval()
     return upsampler
 
 

@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from imagine.backends.weight_files import OWN_MODELS
 from imagine.core import ImageArray
 from imagine.errors import CorruptWeights, MissingWeights
 from imagine.models.attribute_judge import AttributeJudge
@@ -189,7 +189,7 @@ def load_attribute_network(folder: Path | None = None) -> AttributeJudge:
             "assets/models, or train one with: python -m training.attributes"
         )
     try:
-        network: AttributeJudge = AttributeJudge.from_pretrained(folder, **_LOADING)
+        network: AttributeJudge = AttributeJudge.from_pretrained(folder, **OWN_MODELS)
     except Exception as error:  # diffusers, safetensors and json each raise their own kinds
         raise CorruptWeights(
             f"The attribute judge in {folder} cannot be loaded ({type(error).__name__}). "
@@ -304,11 +304,3 @@ def _made_square(image: ImageArray) -> ImageArray:
     above, before = (side - height) // 2, (side - width) // 2
     around = ((above, side - height - above), (before, side - width - before), (0, 0))
     return image if height == width else np.pad(image, around, mode="edge")
-
-
-_LOADING: dict[str, Any] = {
-    "local_files_only": True,
-    "use_safetensors": True,
-    "torch_dtype": torch.float32,
-    "low_cpu_mem_usage": False,
-}

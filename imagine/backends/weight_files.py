@@ -19,6 +19,13 @@ from imagine.errors import CorruptWeights, MissingWeights
 
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# How the small models of our own are opened: from here only, and in single precision.
+OWN_MODELS: dict[str, Any] = {
+    "local_files_only": True,
+    "use_safetensors": True,
+    "torch_dtype": torch.float32,
+    "low_cpu_mem_usage": False,
+}
 
 
 def find_base(source: Path, parts: Sequence[str], what: str, command: str) -> Path:
