@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from imagine.backends.prompt_judge import AttributePromptJudge, to_judge_input
+from imagine.backends.prompt_judge import AttributePromptJudge, to_network_input
 from imagine.core import ImageArray
 from imagine.errors import InvalidInput
 from imagine.models.attribute_judge import AttributeJudge
@@ -260,7 +260,7 @@ def measure_accuracy(network: AttributeJudge, renders: Renders) -> dict[str, flo
     size = int(network.config.image_size)
     guesses: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ATTRIBUTES}
     for start in range(0, len(renders.images), 128):
-        logits = network(to_judge_input(list(renders.images[start : start + 128]), size))
+        logits = network(to_network_input(list(renders.images[start : start + 128]), size))
         for name in ATTRIBUTES:
             guesses[name].append(logits[name].argmax(1).numpy())
     return {

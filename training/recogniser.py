@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from imagine.backends.minilm import load_text_encoder
 from imagine.backends.weight_files import OWN_MODELS
-from imagine.models.face_recogniser import FaceLocator, FaceRecogniser, aligned
+from imagine.models.face_recogniser import FaceLocator, FaceRecogniser
 from training.clock import Stopwatch
 from training.datasets import PairedPhotos
 from training.disturb import disturb_references, soften
@@ -42,10 +42,9 @@ def likeness_loss(
     of LPIPS, arXiv 1801.03924, with our own network). Rows near pure noise count less: there the
     estimate is an average face and its features mean little.
     """
-    size = int(recogniser.config.crop_size)
-    estimated, estimated_maps = recogniser(aligned(prediction, thetas, size))
+    estimated, estimated_maps = recogniser(recogniser.cut(prediction, thetas))
     with torch.no_grad():
-        true, true_maps = recogniser(aligned(clean, thetas, size))
+        true, true_maps = recogniser(recogniser.cut(clean, thetas))
     distance = 1.0 - (estimated * true).sum(1)
     for one, two in zip(estimated_maps[:3], true_maps[:3], strict=True):
         difference = functional.normalize(one.float(), dim=1) - functional.normalize(
@@ -95,7 +94,7 @@ def train(arguments: argparse.Namespace) -> None:
 def _train_recogniser(
     model: FaceRecogniser, photos: PairedPhotos, arguments: argparse.Namespace, minutes: float
 ) -> float:
-    size, device = int(model.config.crop_size), arguments.device
+    device = arguments.device
     model.to(memory_format=torch.channels_last)
     classes = nn.Parameter(
         torch.randn(photos.person_count, int(model.config.embedding), device=device) * 0.1
@@ -109,7 +108,7 @@ def _train_recogniser(
     while not watch.is_over:
         images, thetas, people = photos.sample_faces(arguments.batch_size)
         _set_rate(optimizer, watch.progress)
-        faces = soften(disturb_references(aligned(images, jitter(thetas), size)))
+        faces = soften(disturb_references(model.cut(images, jitter(thetas))))
         flipped = torch.rand(len(faces), 1, 1, 1, device=device) < 0.5
         faces = torch.where(flipped, faces.flip(3), faces)
         with torch.autocast(device, dtype=torch.bfloat16):

@@ -103,8 +103,7 @@ class Teachers:
     def _missed_likeness(self, pictures: Tensor, thetas: Tensor, people: Tensor) -> Tensor:
         missed = pictures.new_zeros(())
         for recogniser, known in zip(self._recognisers, self._prototypes, strict=True):
-            faces = aligned(pictures, jitter(thetas), int(recogniser.config.crop_size))
-            embeddings, _ = recogniser(soften(faces))
+            embeddings, _ = recogniser(soften(recogniser.cut(pictures, jitter(thetas))))
             cosines = embeddings @ known.T
             own = cosines.gather(1, people[:, None])
             among_all = functional.cross_entropy(SHARPNESS * cosines, people)
@@ -201,7 +200,7 @@ def _prototypes(recogniser: FaceRecogniser, photos: PairedPhotos) -> Tensor:
     """(people, d) unit vectors, the mean of each person's photos."""
     means = []
     for images, thetas in photos.faces_of_everyone():
-        embeddings, _ = recogniser(aligned(images, thetas, int(recogniser.config.crop_size)))
+        embeddings, _ = recogniser(recogniser.cut(images, thetas))
         means.append(embeddings.mean(0))
     prototypes: Tensor = functional.normalize(torch.stack(means), dim=1)
     return prototypes

@@ -62,9 +62,10 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
     stage += ["--recogniser", recogniser]
     flat, falling = ["--decay", "0.02"], ["--decay", "0.9"]
     teachers = ["--reward-recognisers", recogniser, "--attribute-teacher", teacher]
+    everybody = ["--out", data, "--people", arguments.people, "--workers", arguments.workers]
     words: dict[str, list[object]] = {
-        PEOPLE: ["--out", data, "--people", arguments.people, "--workers", arguments.workers],
-        SWITCHED: ["--out", data, "--people", arguments.people, "--workers", arguments.workers],
+        PEOPLE: everybody,
+        SWITCHED: everybody,
         LARGE_PHOTOS: ["--out", large, "--people", few, "--workers", arguments.workers],
         RECOGNISER: ["--data", data, *device, "--out", recogniser],
         CHOOSING_RECOGNISER: ["--data", data, *device, "--out", choosing],
@@ -81,11 +82,7 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
     return [
         [
             *(sys.executable, "-m", *command.split()),
-            *(
-                []
-                if command in (BLEND, CHOOSING)
-                else ["--minutes", f"{share * arguments.hours * 60:.2f}"]
-            ),
+            *(["--minutes", f"{share * arguments.hours * 60:.2f}"] if share else []),
             *map(str, words.get(command, [*stage, *flat])),
         ]
         for command, share in SHARES.items()

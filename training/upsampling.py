@@ -265,13 +265,12 @@ def seen_difference(
     """How differently the recogniser sees two faces, by embedding and by its first feature maps.
 
     The maps are of a larger aligned face than it was trained on, since what is restored here is
-    finer than its 64 pixels show (in the manner of LPIPS, arXiv 1801.03924).
+    finer than its crops show (in the manner of LPIPS, arXiv 1801.03924).
     """
     with torch.no_grad():
-        size = int(recogniser.config.crop_size)
-        wanted, _ = recogniser(aligned(true, thetas, size))
+        wanted, _ = recogniser(recogniser.cut(true, thetas))
         wanted_maps = _first_maps(recogniser, aligned(true, thetas, SEEN_SIZE))
-    found, _ = recogniser(aligned(drawn, thetas, size))
+    found, _ = recogniser(recogniser.cut(drawn, thetas))
     difference: Tensor = 1.0 - (found * wanted).sum(1).mean()
     found_maps = _first_maps(recogniser, aligned(drawn, thetas, SEEN_SIZE))
     for one, two in zip(found_maps, wanted_maps, strict=True):

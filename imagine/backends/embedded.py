@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, ModelMixin
-from PIL import Image
 from torch import Tensor, nn
 
 from imagine.backends.base import BackendInfo, RowState, draw_alone, shape_of
@@ -24,7 +23,7 @@ from imagine.backends.cache import ByteLRU
 from imagine.backends.chooser import Chooser
 from imagine.backends.folded_denoiser import FoldedDenoiser, Look
 from imagine.backends.minilm import load_text_encoder
-from imagine.backends.prompt_judge import shipped_prompt_judge
+from imagine.backends.prompt_judge import shipped_prompt_judge, to_network_input
 from imagine.backends.trait_words import caption, contrary
 from imagine.backends.weight_files import OWN_MODELS
 from imagine.core import SQUARE, ImageArray, Request
@@ -58,8 +57,8 @@ CUT_RATIOS = ("3:4", "4:3", "2:3")
 CUT_AT_TOP = 0.375
 # Two people are drawn in two windows that overlap by this share of a picture's side.
 OVERLAP = 0.25
-# So many drawings of a wish are begun from different noise; after this share of the steps the best
-# is chosen and drawn to its end. See training/LOG.md for what each is worth.
+# Several drawings of a wish are begun from different noise; after this share of the steps the best
+# is chosen and drawn to its end. See training/LOG.md for what that is worth.
 CHOOSE_AFTER = 2 / 3
 CANDIDATE_STRIDE = 7_368_787  # between the seeds of their noise
 PROMPT_CACHE_BYTES = 16 * 2**20  # about 300 prompts
@@ -170,8 +169,7 @@ class EmbeddedState:
     @property
     def must_choose(self) -> bool:
         """Whether it is time to go on with the best candidate only."""
-        last = max(1, round(CHOOSE_AFTER * self.num_steps))
-        return len(self.image) > 1 and self.step >= last
+        return len(self.image) > 1 and self.step >= max(1, round(CHOOSE_AFTER * self.num_steps))
 
     @property
     def batch_key(self) -> tuple[object, ...]:
@@ -284,14 +282,7 @@ class EmbeddedBackend:
     @torch.inference_mode()
     def encode_person(self, crops: ImageArray) -> Person:
         """Identity tokens, one set per photo, and the face to choose by."""
-        size = self._adapter.config.image_size
-        resized = np.stack(
-            [
-                np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.BOX))
-                for crop in crops
-            ]
-        )
-        pixels = torch.from_numpy(resized).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+        pixels = to_network_input(crops, int(self._adapter.config.image_size))
         tokens: Tensor = self._adapter(pixels.to(self._device)).flatten(0, 1)[None]
         return Person(tokens, None if self._chooser is None else self._chooser.describe(crops))
 

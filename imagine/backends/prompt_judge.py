@@ -7,7 +7,7 @@ glasses, hat, clothing colour, style). A prompt that asks none of these cannot b
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -198,6 +198,34 @@ def load_attribute_network(folder: Path | None = None) -> AttributeJudge:
     return network
 
 
+def prompt_fits(
+    network: AttributeJudge, pictures: torch.Tensor, prompt: str
+) -> torch.Tensor | None:
+    """How much of what a prompt asks pictures show, 0 to 1.
+
+    The mean over the asked attributes of the probability of the classes that satisfy it; a mean
+    rather than a product, so that one hopeless wish does not hide all others.
+
+    Args:
+        network: sees the attributes.
+        pictures: (n, 3, image_size, image_size) float in [-1, 1].
+        prompt: as typed.
+
+    Returns:
+        (n,) float; None when the prompt asks nothing the network knows.
+    """
+    classes: dict[str, list[str]] = network.config.attributes
+    asked = {name: c for name, c in asked_attributes(prompt).items() if name in classes}
+    if not asked:
+        return None
+    logits = network(pictures)
+    shares = []
+    for name, satisfying in asked.items():
+        places = [classes[name].index(c) for c in satisfying if c in classes[name]]
+        shares.append(logits[name].float().softmax(1)[:, places].sum(1))
+    return torch.stack(shares).mean(0)
+
+
 class AttributePromptJudge:
     """The shipped attribute network, asked about pictures and prompts."""
 
@@ -234,7 +262,7 @@ class AttributePromptJudge:
         """
         if not len(images):
             return []
-        logits = self._network(to_judge_input(images, int(self._network.config.image_size)))
+        logits = self._network(to_network_input(images, int(self._network.config.image_size)))
         tables = {name: scores.float().softmax(1).tolist() for name, scores in logits.items()}
         return [
             {
@@ -244,11 +272,9 @@ class AttributePromptJudge:
             for index in range(len(images))
         ]
 
+    @torch.inference_mode()
     def fit(self, image: ImageArray, prompt: str) -> float | None:
-        """How much of what the prompt asks is to be seen, 0 to 1.
-
-        The mean over the asked attributes of the probability of the classes that satisfy it; a
-        mean rather than a product, so that one hopeless wish does not hide all others.
+        """How much of what the prompt asks is to be seen, 0 to 1, see `prompt_fits`.
 
         Args:
             image: (height, width, 3) uint8 RGB.
@@ -257,12 +283,9 @@ class AttributePromptJudge:
         Returns:
             None when the prompt asks nothing the judge knows.
         """
-        asked = {n: c for n, c in asked_attributes(prompt).items() if n in self._classes}
-        if not asked:
-            return None
-        (seen,) = self.probabilities([image])
-        shares = [sum(seen[n].get(c, 0.0) for c in classes) for n, classes in asked.items()]
-        return sum(shares) / len(shares)
+        pictures = to_network_input([image], int(self._network.config.image_size))
+        fits = prompt_fits(self._network, pictures, prompt)
+        return None if fits is None else float(fits[0])
 
 
 def shipped_prompt_judge() -> AttributePromptJudge | None:
@@ -278,11 +301,11 @@ def _open_once(folder: Path) -> AttributePromptJudge | None:
         return None
 
 
-def to_judge_input(images: Sequence[ImageArray], size: int) -> torch.Tensor:
+def to_network_input(images: Iterable[ImageArray], size: int) -> torch.Tensor:
     """Pictures of any size as (batch, 3, size, size) float in [-1, 1].
 
-    What is no square is continued by its edges: the judge was taught on squares, and a face pulled
-    to another shape would not be one to it.
+    What is no square is continued by its edges: our networks were taught on squares, and a face
+    pulled to another shape would not be one to them.
     """
     box = Image.Resampling.BOX
     squares = [_made_square(image) for image in images]

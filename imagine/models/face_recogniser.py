@@ -49,6 +49,10 @@ class FaceRecogniser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.stages = nn.ModuleList(map(_Stage, [3, *widths[:-1]], widths))
         self.head = nn.Linear(widths[-1] * (crop_size // 16) ** 2, embedding)
 
+    def cut(self, pictures: Tensor, thetas: Tensor) -> Tensor:
+        """The faces of pictures at the size it looks at, see `aligned`."""
+        return aligned(pictures, thetas, int(self.config.crop_size))
+
     def forward(self, faces: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Embed faces.
 

@@ -5,14 +5,13 @@ import pytest
 import torch
 
 from imagine.backends.chooser import Chooser
-from imagine.backends.embedded import CHOOSER_FOLDER, EmbeddedBackend, save_model
+from imagine.backends.embedded import CHOOSER_FOLDER, EmbeddedBackend
 from imagine.core import Request
 from imagine.errors import CorruptWeights, InvalidInput
 from imagine.models.attribute_judge import AttributeJudge
-from imagine.models.denoiser import Denoiser
 from imagine.models.face_recogniser import FaceLocator, FaceRecogniser, aligned
-from imagine.models.identity_adapter import IdentityAdapter
 from imagine.settings import Settings
+from tests.backends.tiny_embedded import drawn, save_tiny
 
 CROPS, OTHER = np.random.default_rng(0).integers(0, 255, (2, 2, 128, 128, 3), dtype=np.uint8)
 PROMPT = "me, smiling"
@@ -38,13 +37,7 @@ def chooser(parts):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, parts):
     """A model with a chooser."""
-    torch.manual_seed(0)
-    denoiser = Denoiser(width=64, depth=2, heads=2, identity_width=32, bottleneck=16)
-    torch.nn.init.normal_(denoiser.unpatches.project.weight, std=0.02)
-    for block in denoiser.blocks:
-        torch.nn.init.ones_(block.cross.identity_gate)
-    folder = tmp_path_factory.mktemp("model")
-    save_model(folder, denoiser, IdentityAdapter(width=32, depth=1, heads=2, bottleneck=16))
+    folder = save_tiny(tmp_path_factory.mktemp("model"))
     for name, part in zip(("recogniser", "locator", "attributes"), parts, strict=True):
         part.save_pretrained(folder / CHOOSER_FOLDER / name)
     return folder
@@ -57,13 +50,6 @@ def load(folder, candidates, monkeypatch):
 
 def wish(seed=1, beside=None):
     return Request(PROMPT, CROPS, seed, 3, 2.0, 0.5, (0.0, 1.0), beside=beside)
-
-
-def drawn(backend, *requests):
-    states = [backend.prepare(request) for request in requests]
-    while states[0].step < states[0].num_steps:
-        states = backend.denoise_step(states)
-    return states
 
 
 def in_picture(crop):

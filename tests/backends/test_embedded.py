@@ -20,20 +20,14 @@ from imagine.errors import CorruptWeights, InvalidInput, MissingWeights
 from imagine.models.denoiser import Denoiser
 from imagine.models.identity_adapter import IdentityAdapter
 from imagine.models.upsampler import Upsampler
+from tests.backends.tiny_embedded import drawn, save_tiny
 
 CROPS, OTHER = np.random.default_rng(0).integers(0, 255, (2, 2, 128, 128, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    denoiser = Denoiser(width=64, depth=2, heads=2, identity_width=32, bottleneck=16)
-    torch.nn.init.normal_(denoiser.unpatches.project.weight, std=0.02)
-    for block in denoiser.blocks:
-        torch.nn.init.ones_(block.cross.identity_gate)
-    folder = tmp_path_factory.mktemp("model")
-    save_model(folder, denoiser, IdentityAdapter(width=32, depth=1, heads=2, bottleneck=16))
-    return folder
+    return save_tiny(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -148,14 +142,6 @@ def test_rows_that_only_serve_text_guidance_come_and_go_with_its_interval(backen
         (state,) = backend.denoise_step([state])
     assert rows == [2, 3, 2]
     assert sums == pytest.approx([1.0, 1.0, 1.0])
-
-
-def drawn(backend, *requests):
-    """Draw requests in shared calls; the finished states."""
-    states = [backend.prepare(request) for request in requests]
-    while states[0].step < states[0].num_steps:
-        states = backend.denoise_step(states)
-    return states
 
 
 def test_a_switched_trait_costs_one_row_until_its_share_of_the_schedule(backend):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from imagine.backends.prompt_judge import AttributePromptJudge, asked_attributes, to_judge_input
+from imagine.backends.prompt_judge import AttributePromptJudge, asked_attributes, to_network_input
 from imagine.errors import CorruptWeights, MissingWeights
 from imagine.models.attribute_judge import AttributeJudge
 
@@ -80,8 +80,8 @@ def test_a_damaged_judge_is_refused(tmp_path):
 def test_a_picture_that_is_no_square_is_continued_by_its_edges_and_not_pulled():
     upright = np.full((32, 16, 3), 100, np.uint8)
     upright[:, :2], upright[:, -2:] = 0, 255
-    (seen,) = to_judge_input([upright], 32)
+    (seen,) = to_network_input([upright], 32)
     levels = ((seen[0, 5] + 1.0) * 127.5).round().tolist()
     assert levels == [0] * 10 + [100] * 12 + [255] * 10
-    (lying,) = to_judge_input([upright.transpose(1, 0, 2)], 32)
+    (lying,) = to_network_input([upright.transpose(1, 0, 2)], 32)
     assert torch.equal(lying, seen.transpose(1, 2))

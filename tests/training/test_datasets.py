@@ -4,8 +4,9 @@ from PIL import Image
 
 from imagine.identity.align import align_face
 from imagine.models.face_recogniser import aligned
+from tests.training.tiny_photos import NoWords, numbered_record
 from training.datasets import PairedPhotos, face_theta, to_unit_range
-from training.people.cache import PhotoRecord, write_shard
+from training.people.cache import write_shard
 from training.people.switched import AGED
 
 
@@ -22,30 +23,10 @@ def test_the_differentiable_alignment_cuts_the_same_face_as_the_plain_one():
     assert inside.mean() < 4.0  # of 255: bicubic against bilinear on a smooth picture
 
 
-class NoWords:
-    """In place of the text encoder."""
-
-    def __call__(self, prompts):
-        return torch.ones(len(prompts), 1, 384), torch.ones(len(prompts), 1, dtype=torch.bool)
-
-
 def test_whoever_is_older_is_drawn_but_nobody_is_recognised_by_it(tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
     kinds = ["selfie", "selfie", AGED] * 2
-    records = [
-        PhotoRecord(
-            person_seed=number // 3,
-            photo=number % 3,
-            scene_seed=number,
-            kind=kind,
-            caption="me",
-            facts={},
-            landmarks=[[12, 14], [20, 14], [16, 18], [13, 23], [19, 23]],
-            face_box=[8.0, 8.0, 24.0, 26.0],
-            visible=True,
-        )
-        for number, kind in enumerate(kinds)
-    ]
+    records = [numbered_record(n, 3, kind, scale=0.25) for n, kind in enumerate(kinds)]
     write_shard(tmp_path, "shard-0000000", images, records)
     photos = PairedPhotos(tmp_path, NoWords(), "cpu", 0)
     batch = photos.sample(60, same_photo=1.0, high_quality=False)

@@ -8,8 +8,9 @@ from imagine.backends.chooser import Chooser
 from imagine.backends.embedded import CHOOSER_FOLDER
 from imagine.models.attribute_judge import AttributeJudge
 from imagine.models.face_recogniser import aligned
+from tests.training.tiny_photos import numbered_record
 from training.choosing import add_chooser
-from training.people.cache import PhotoRecord, write_shard
+from training.people.cache import write_shard
 from training.recogniser import jitter, load_recogniser, mirrored, train
 
 THETAS = torch.tensor([[[0.4, -0.1, 0.2], [0.1, 0.4, -0.1]]])
@@ -34,20 +35,7 @@ def taught(tmp_path_factory):
     folder = tmp_path_factory.mktemp("people")
     random = np.random.default_rng(0)
     images = random.integers(0, 255, (8, 64, 64, 3), dtype=np.uint8)
-    records = [
-        PhotoRecord(
-            person_seed=number // 4,
-            photo=number % 4,
-            scene_seed=number,
-            kind="selfie",
-            caption="me",
-            facts={},
-            landmarks=[[25, 28], [39, 28], [32, 37], [27, 45], [37, 45]],
-            face_box=[17.0, 15.0, 47.0, 52.0],
-            visible=True,
-        )
-        for number in range(8)
-    ]
+    records = [numbered_record(number, 4, scale=0.5) for number in range(8)]
     write_shard(folder, "shard-0000000", images, records)
     out = folder / "recogniser"
     given = argparse.Namespace(

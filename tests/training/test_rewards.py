@@ -6,22 +6,15 @@ import torch
 
 from imagine.models.attribute_judge import AttributeJudge
 from imagine.models.face_recogniser import FaceRecogniser
+from tests.training.tiny_photos import NoWords, numbered_record
 from training.attributes import half_of
 from training.datasets import PairedPhotos
-from training.people.cache import PhotoRecord, write_shard
+from training.people.cache import write_shard
 from training.people.switched import AGED
 from training.rewards import Teachers, wished_facts
 from training.trainer import drawn_estimate, load_state
 
 SMILE = "me smiling in a park"
-
-
-class NoWords:
-    """In place of the text encoder: two tokens for whatever is said."""
-
-    def __call__(self, prompts):
-        tokens = torch.ones(len(prompts), 2, 384)
-        return tokens, torch.ones(len(prompts), 2, dtype=torch.bool)
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +24,8 @@ def photos(tmp_path_factory):
     random = np.random.default_rng(0)
     looks = random.integers(0, 255, (3, 1, 8, 8, 3)).repeat(4, axis=1).reshape(12, 8, 8, 3)
     images = looks.repeat(16, axis=1).repeat(16, axis=2).astype(np.uint8)
-    records = [
-        PhotoRecord(
-            person_seed=number // 4,
-            photo=number % 4,
-            scene_seed=number,
-            kind="selfie",
-            caption=SMILE,
-            facts={"expression": "smiling", "place": "forest"},
-            landmarks=[[50, 55], [78, 55], [64, 74], [54, 90], [74, 90]],
-            face_box=[34.0, 30.0, 94.0, 105.0],
-            visible=True,
-        )
-        for number in range(12)
-    ]
+    facts = {"expression": "smiling", "place": "forest"}
+    records = [numbered_record(number, 4, caption=SMILE, facts=facts) for number in range(12)]
     write_shard(folder, "shard-0000000", images, records)
     return PairedPhotos(folder, NoWords(), "cpu", 0)
 

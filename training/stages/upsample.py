@@ -27,6 +27,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from imagine.backends.embedded import save_upsampler
+from imagine.backends.weight_files import OWN_MODELS
 from imagine.models.face_recogniser import FaceRecogniser
 from imagine.models.identity_adapter import IdentityAdapter
 from imagine.models.upsampler import Upsampler
@@ -94,10 +95,8 @@ def run_stage(arguments: argparse.Namespace) -> None:
         arguments.seed + int(time.time()),
     )
     logger.info("%d photos of %d people", len(photos), photos.person_count)
-    adapter = IdentityAdapter.from_pretrained(
-        arguments.model / "identity_adapter", local_files_only=True, low_cpu_mem_usage=False
-    )
-    adapter = adapter.float().to(arguments.device).eval().requires_grad_(False)
+    adapter = IdentityAdapter.from_pretrained(arguments.model / "identity_adapter", **OWN_MODELS)
+    adapter = adapter.to(arguments.device).eval().requires_grad_(False)
     width = int(cast("Any", adapter.config).width)
     state = load_state(arguments.run, arguments.size, width, arguments.device)
     left = max(1.0, watch.budget_seconds - watch.elapsed)
