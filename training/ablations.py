@@ -162,9 +162,11 @@ class JoinedBackend(EmbeddedBackend):
     """The embedded model with joined attention, for the evaluation only."""
 
     @classmethod
-    def load(cls, source: Path | None = None, device: str = "cpu") -> JoinedBackend:
+    def load(
+        cls, source: Path | None = None, device: str = "cpu", *, candidates: int | None = None
+    ) -> JoinedBackend:
         """As `EmbeddedBackend.load`."""
-        backend = cast("JoinedBackend", super().load(source, device))
+        backend = cast("JoinedBackend", super().load(source, device, candidates=candidates))
         plain = PlainDenoiser(join_attention(backend._denoiser))
         backend._folded = cast("FoldedDenoiser", plain)
         return backend

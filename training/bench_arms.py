@@ -28,12 +28,16 @@ from imagine.backends.base import BackendInfo, RowState
 from imagine.backends.embedded import (
     DEFAULT_GUIDANCE_INTERVAL,
     FULL_LIKENESS_GUIDANCE,
+    LOCATOR_FOLDER,
+    REFINER_FOLDER,
     EmbeddedBackend,
 )
 from imagine.backends.minilm import load_text_encoder
 from imagine.core import ImageArray, Request
 from imagine.engine import Engine, Limits, Phase
 from imagine.models.denoiser import Denoiser
+from imagine.models.face_recogniser import FaceLocator
+from imagine.models.face_refiner import FaceRefiner
 from imagine.models.identity_adapter import IdentityAdapter
 from imagine.models.upsampler import Upsampler
 
@@ -52,6 +56,12 @@ class StockEmbedded:
         if (folder / "upsampler").is_dir():
             upsampler: Upsampler = Upsampler.from_pretrained(folder / "upsampler", **words)
             self.upsampler = upsampler.float().eval()
+        self.refiner: FaceRefiner | None = None
+        if (folder / REFINER_FOLDER).is_dir():
+            refiner: FaceRefiner = FaceRefiner.from_pretrained(folder / REFINER_FOLDER, **words)
+            self.refiner = refiner.float().eval()
+            locator = FaceLocator.from_pretrained(folder / LOCATOR_FOLDER, **words)
+            self.locator: FaceLocator = locator.float().eval()
         self.scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
         self.text_encoder = load_text_encoder("cpu")
 
@@ -91,23 +101,36 @@ class StockEmbedded:
             estimate = (clean * weights[:, kept, None, None, None]).sum(1).clamp(-1.0, 1.0)
             velocity = (latents - estimate) / sigma
             latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+        if self.refiner is not None:
+            refined = [
+                self._refined(picture[None], request.crops)
+                for picture, request in zip(estimate, requests, strict=True)
+            ]
+            estimate = torch.cat(refined).clamp(-1.0, 1.0)
         if self.upsampler is not None:
             shown = people[count - 1 :: count]
             estimate = self.upsampler(estimate, shown).clamp(-1.0, 1.0)
         return [pixels(picture) for picture in estimate]
 
+    def _refined(self, picture: Tensor, crops: ImageArray | None) -> Tensor:
+        assert self.refiner is not None
+        selfies = self.refiner.describe(self._pixels(crops, int(self.refiner.config.crop_size)))
+        return self.refiner.refine(picture, self.locator(picture), selfies)
+
     def _tokens(self, crops: ImageArray | None) -> Tensor:
+        seen = self._pixels(crops, int(self.adapter.config.image_size))
+        tokens: Tensor = self.adapter(seen).flatten(0, 1)[None]
+        return tokens
+
+    def _pixels(self, crops: ImageArray | None, size: int) -> Tensor:
         assert crops is not None
-        size = self.adapter.config.image_size
         resized = np.stack(
             [
                 np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.BOX))
                 for crop in crops
             ]
         )
-        pixels = torch.from_numpy(resized).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
-        tokens: Tensor = self.adapter(pixels).flatten(0, 1)[None]
-        return tokens
+        return torch.from_numpy(resized).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
 
     def _noise(self, seed: int) -> Tensor:
         size = self.denoiser.config.image_size

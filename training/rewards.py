@@ -67,7 +67,7 @@ class Teachers:
             attributes.config.attributes if attributes is not None else {}
         )
         self._people = {seed: index for index, seed in enumerate(photos.person_seeds)}
-        self._prototypes = [_prototypes(recogniser, photos) for recogniser in recognisers]
+        self._prototypes = [prototypes(recogniser, photos) for recogniser in recognisers]
 
     @classmethod
     def load(
@@ -196,7 +196,7 @@ def _plan() -> tuple[list[float], list[tuple[float, float, float]]]:
 
 
 @torch.no_grad()
-def _prototypes(recogniser: FaceRecogniser, photos: PairedPhotos) -> Tensor:
+def prototypes(recogniser: FaceRecogniser, photos: PairedPhotos) -> Tensor:
     """(people, d) unit vectors, the mean of each person's photos."""
     means = []
     for images, thetas in photos.faces_of_everyone():

@@ -1,4 +1,4 @@
-"""The embedded model from nothing: renders, teachers, four stages, upsampler, chooser, export.
+"""The embedded model from nothing: renders, teachers, stages, upsampler, chooser, refiner.
 
 GPU:  python -m training.train_mini --device cuda --model base --hours 0.8 --workers 16
 CPU:  python -m training.train_mini --hours 3            (two cores; what `make train-mini` runs)
@@ -28,22 +28,24 @@ PLAIN = "training.stages.quality_pairs"
 REWARDED = "training.stages.quality_pairs --rewarded 20 --critic-weight 0.1"
 BLEND = "training.blend"
 UPSAMPLE = "training.stages.upsample"
+REFINE = "training.stages.refine"
 # Share of the hours of each part, by the start of its command, in order.
 SHARES = {
-    PEOPLE: 0.14,
-    SWITCHED: 0.08,
+    PEOPLE: 0.12,
+    SWITCHED: 0.06,
     RECOGNISER: 0.05,
     CHOOSING_RECOGNISER: 0.03,
-    ATTRIBUTE_TEACHER: 0.05,
-    "training.stages.reconstruct": 0.06,
-    "training.stages.pairs": 0.22,
-    "training.stages.quality_reconstruct": 0.04,
-    PLAIN: 0.08,
-    REWARDED: 0.12,
+    ATTRIBUTE_TEACHER: 0.04,
+    "training.stages.reconstruct": 0.05,
+    "training.stages.pairs": 0.16,
+    "training.stages.quality_reconstruct": 0.03,
+    PLAIN: 0.06,
+    REWARDED: 0.09,
     BLEND: 0.0,
-    LARGE_PHOTOS: 0.05,
-    UPSAMPLE: 0.08,
+    LARGE_PHOTOS: 0.04,
+    UPSAMPLE: 0.06,
     CHOOSING: 0.0,
+    REFINE: 0.21,
 }
 LARGE_SHARE = 0.25  # of the people are photographed at the full size
 BLEND_SHARE = "0.5"  # of what the rewards changed is kept
@@ -78,6 +80,10 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
             "--export", export,
         ],
         CHOOSING: [export, "--recogniser", choosing, "--attributes", teacher],
+        REFINE: [
+            "--data", data, *device, "--run", run, "--model", export, "--recognisers", recogniser,
+            "--attribute-teacher", teacher, "--locator", choosing / "locator", "--export", export,
+        ],
     }  # fmt: skip
     return [
         [

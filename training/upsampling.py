@@ -76,7 +76,7 @@ class UpsamplingPhotos:
         for name in finished_shards(data):
             path = estimates_path(data, name, revision)
             if path.exists():
-                self._add(*read_shard(data, name), read_estimates(path))
+                self._add(*read_shard(data, name), read_estimates(path).pictures)
         seeds = [seed for seed, photos in self._people.items() if len(photos) > 1]
         # By order, not by seed: seeds may start anywhere and be few.
         kept_back = set(seeds[KEPT_BACK - 1 :: KEPT_BACK] or seeds[-1:])
@@ -269,17 +269,18 @@ def seen_difference(
     """
     with torch.no_grad():
         wanted, _ = recogniser(recogniser.cut(true, thetas))
-        wanted_maps = _first_maps(recogniser, aligned(true, thetas, SEEN_SIZE))
+        wanted_maps = first_maps(recogniser, aligned(true, thetas, SEEN_SIZE))
     found, _ = recogniser(recogniser.cut(drawn, thetas))
     difference: Tensor = 1.0 - (found * wanted).sum(1).mean()
-    found_maps = _first_maps(recogniser, aligned(drawn, thetas, SEEN_SIZE))
+    found_maps = first_maps(recogniser, aligned(drawn, thetas, SEEN_SIZE))
     for one, two in zip(found_maps, wanted_maps, strict=True):
         apart = functional.normalize(one.float(), dim=1) - functional.normalize(two.float(), dim=1)
         difference = difference + apart.square().sum(1).mean()
     return difference
 
 
-def _first_maps(recogniser: FaceRecogniser, faces: Tensor) -> list[Tensor]:
+def first_maps(recogniser: FaceRecogniser, faces: Tensor) -> list[Tensor]:
+    """What a recogniser's first three stages make of (batch, 3, s, s) faces of any side."""
     maps = []
     for stage in recogniser.stages[:3]:
         faces = stage(faces)

@@ -34,15 +34,15 @@ class Chooser:
         self._attributes = attributes
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Chooser:
-        """Open a folder with recogniser/, locator/ and attributes/.
+    def load(cls, folder: Path, locator: FaceLocator, device: str = "cpu") -> Chooser:
+        """Open a folder with recogniser/ and attributes/.
 
         Raises:
             OSError, ValueError: what diffusers and safetensors raise for broken files.
         """
         return cls(
             FaceRecogniser.from_pretrained(folder / "recogniser", **OWN_MODELS).to(device).eval(),
-            FaceLocator.from_pretrained(folder / "locator", **OWN_MODELS).to(device).eval(),
+            locator,
             AttributeJudge.from_pretrained(folder / "attributes", **OWN_MODELS).to(device).eval(),
         )
 

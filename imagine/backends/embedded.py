@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from imagine.errors import CorruptWeights, MissingWeights
 from imagine.models.attribute_judge import AttributeJudge
 from imagine.models.denoiser import Denoiser
 from imagine.models.face_recogniser import FaceLocator, FaceRecogniser
+from imagine.models.face_refiner import FaceRefiner, SelfieMaps
 from imagine.models.identity_adapter import IdentityAdapter
 from imagine.models.parallel_attention import KeyValue
 from imagine.models.text_encoder import TextEncoder
@@ -39,12 +40,16 @@ from imagine.settings import CANDIDATES, Settings
 
 MODEL_FOLDER = "imagine-mini"
 CHOOSER_FOLDER = "chooser"  # within it
+LOCATOR_FOLDER = "face_locator"
+REFINER_FOLDER = "face_refiner"
 DEFAULT_STEPS = 6
 DEFAULT_GUIDANCE_SCALE = 2.5
 # Guidance decides the scene in the first third and only costs faces afterwards (training/LOG.md).
 DEFAULT_GUIDANCE_INTERVAL = (0.0, 0.34)
 # Identity guidance at likeness 1; found by a small sweep, see training/LOG.md.
 FULL_LIKENESS_GUIDANCE = 3.5
+# The likeness from which on the refiner's whole correction is used: the default of the product.
+FULL_REFINEMENT = 0.7
 # How strongly a switched trait is pulled out of what the prompt draws without it, and up to which
 # share of the schedule; see training/LOG.md.
 TRAIT_GUIDANCE = 2.0
@@ -62,6 +67,9 @@ OVERLAP = 0.25
 CHOOSE_AFTER = 2 / 3
 CANDIDATE_STRIDE = 7_368_787  # between the seeds of their noise
 PROMPT_CACHE_BYTES = 16 * 2**20  # about 300 prompts
+
+
+Part = TypeVar("Part", Upsampler, FaceLocator, FaceRefiner)
 
 
 class Words(Enum):
@@ -101,15 +109,18 @@ class Person:
     Attributes:
         tokens: (1, photos * tokens, width) of the identity adapter.
         face: (d,), what drawings are compared with to choose one; None without a chooser.
+        selfies: what the refiner looks at; None without a refiner.
     """
 
     tokens: Tensor = field(repr=False)
     face: Tensor | None = field(repr=False)
+    selfies: SelfieMaps | None = field(repr=False)
 
     @property
     def nbytes(self) -> int:
         """How much memory it takes."""
-        return self.tokens.nbytes + (0 if self.face is None else self.face.nbytes)
+        kept = [self.tokens, *(self.selfies or ())]
+        return _bytes(tuple(kept if self.face is None else [*kept, self.face]))
 
 
 @dataclass(frozen=True)
@@ -121,8 +132,10 @@ class Window:
         guidance: the rows whose weighted sum is the guided estimate.
         wordings: what those rows are told.
         identity: keys and values of the person, per block; None for nobody in particular.
-        person: tokens for the upsampler and a face to compare with; none for nobody.
+        person: tokens for the upsampler, a face to compare with and one to refine by; none for
+            nobody.
         prompt: in the words of the captions, to choose by.
+        refinement: share of the refiner's correction.
     """
 
     left: int
@@ -131,6 +144,7 @@ class Window:
     identity: Sequence[KeyValue] | None = field(repr=False)
     person: Person = field(repr=False)
     prompt: str = field(repr=False)
+    refinement: float
 
     def shares(self, step: int) -> list[tuple[float, GuidanceRow]]:
         """The rows a step needs, with their weights at that step."""
@@ -191,6 +205,8 @@ class EmbeddedBackend:
         *,
         scheduler: FlowMatchEulerDiscreteScheduler | None = None,
         upsampler: Upsampler | None = None,
+        locator: FaceLocator | None = None,
+        refiner: FaceRefiner | None = None,
         chooser: Chooser | None = None,
         candidates: int = CANDIDATES,
         revision: str = "unsaved",
@@ -198,8 +214,9 @@ class EmbeddedBackend:
     ) -> None:
         """Put the parts together.
 
-        Without an upsampler pictures are of the denoiser's size; without a chooser every wish is
-        drawn once.
+        Without an upsampler pictures are of the denoiser's size; without a refiner, or a locator
+        that tells it where the face is, faces stay as they were drawn; without a chooser every wish
+        is drawn once.
         """
         self._denoiser = denoiser
         self._folded = FoldedDenoiser(denoiser)
@@ -207,6 +224,8 @@ class EmbeddedBackend:
         self._text_encoder = text_encoder
         self._scheduler = scheduler or make_scheduler()
         self._upsampler = upsampler
+        self._locator = locator
+        self._refiner = refiner if locator is not None else None
         self._chooser = chooser
         self._candidates = candidates if chooser is not None else 1
         # The same seed gives another picture where it is chosen among more.
@@ -215,8 +234,15 @@ class EmbeddedBackend:
         self._prompts: ByteLRU[str, tuple[Tensor, Tensor]] = ByteLRU(PROMPT_CACHE_BYTES, _bytes)
 
     @classmethod
-    def load(cls, source: Path | None = None, device: str = "cpu") -> EmbeddedBackend:
+    def load(
+        cls, source: Path | None = None, device: str = "cpu", *, candidates: int | None = None
+    ) -> EmbeddedBackend:
         """Load a folder written by `save_model`, by default the shipped one.
+
+        Args:
+            source: the folder.
+            device: to draw on.
+            candidates: drawings that are begun for a wish; by default what the settings say.
 
         Raises:
             MissingWeights: the folder or a part of it is not there.
@@ -234,9 +260,14 @@ class EmbeddedBackend:
             denoiser = Denoiser.from_pretrained(folder / "denoiser", **OWN_MODELS)
             adapter = IdentityAdapter.from_pretrained(folder / "identity_adapter", **OWN_MODELS)
             scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
-            upsampler = _load_upsampler(folder / "upsampler", device)
-            has_chooser = (folder / CHOOSER_FOLDER).is_dir()
-            chooser = Chooser.load(folder / CHOOSER_FOLDER, device) if has_chooser else None
+            upsampler = _load_part(Upsampler, folder / "upsampler", device)
+            locator = _load_part(FaceLocator, folder / LOCATOR_FOLDER, device)
+            refiner = _load_part(FaceRefiner, folder / REFINER_FOLDER, device)
+            chooser = None
+            if (folder / CHOOSER_FOLDER).is_dir():
+                chooser = Chooser.load(folder / CHOOSER_FOLDER, _needed(locator), device)
+            if refiner is not None:
+                _needed(locator)
         except Exception as error:  # diffusers, safetensors and json each raise their own kinds
             raise CorruptWeights(
                 f"The embedded model in {folder} cannot be loaded ({type(error).__name__}: "
@@ -249,8 +280,10 @@ class EmbeddedBackend:
             text_encoder,
             scheduler=scheduler,
             upsampler=upsampler,
+            locator=locator,
+            refiner=refiner,
             chooser=chooser,
-            candidates=Settings().candidates,
+            candidates=candidates or Settings().candidates,
             revision=model_revision(folder),
             device=device,
         )
@@ -281,10 +314,15 @@ class EmbeddedBackend:
 
     @torch.inference_mode()
     def encode_person(self, crops: ImageArray) -> Person:
-        """Identity tokens, one set per photo, and the face to choose by."""
+        """Identity tokens, one set per photo, and the faces to choose and to refine by."""
         pixels = to_network_input(crops, int(self._adapter.config.image_size))
         tokens: Tensor = self._adapter(pixels.to(self._device)).flatten(0, 1)[None]
-        return Person(tokens, None if self._chooser is None else self._chooser.describe(crops))
+        selfies = None
+        if self._refiner is not None:
+            faces = to_network_input(crops, int(self._refiner.config.crop_size))
+            selfies = self._refiner.describe(faces.to(self._device))
+        face = None if self._chooser is None else self._chooser.describe(crops)
+        return Person(tokens, face, selfies)
 
     @torch.inference_mode()
     def prepare(
@@ -333,7 +371,8 @@ class EmbeddedBackend:
         }
         needed = {row.words for row in guidance}
         wordings = {words: self._wording(said[words], sigmas) for words in needed}
-        return Window(left, guidance, wordings, identity, shown, prompt)
+        refinement = min(1.0, request.likeness / FULL_REFINEMENT)
+        return Window(left, guidance, wordings, identity, shown, prompt, refinement)
 
     def _wording(self, said: str | None, sigmas: Tensor) -> Wording:
         if said is None:
@@ -412,21 +451,31 @@ class EmbeddedBackend:
         return cut_to(_to_pixels(row.estimate[0]), row.aspect_ratio)
 
     def _enlarged(self, row: EmbeddedState) -> Tensor:
-        """The newest estimate through the upsampler, each window with its own person."""
-        estimate = row.estimate[:1]
-        if self._upsampler is None:
-            return estimate[0]
-        side, width = estimate.shape[2:]
+        """The newest estimate refined and enlarged, each window with its own person."""
+        side, width = row.estimate.shape[2:]
         # One window a call: what is drawn of one must not depend on its company.
-        windows: list[Tensor] = [
-            self._upsampler(
-                estimate[..., window.left : window.left + side], window.person.tokens
-            ).clamp_(-1.0, 1.0)
-            for window in row.windows
-        ]
+        windows = [self._finished(row.estimate[:1], window) for window in row.windows]
         if len(windows) == 1:
             return windows[0].squeeze(0)
-        return side_by_side(torch.cat(windows), SCALE * width)[0]
+        return side_by_side(torch.cat(windows), width * windows[0].shape[2] // side)[0]
+
+    def _finished(self, estimates: Tensor, window: Window) -> Tensor:
+        """One window of whole estimates, refined and enlarged."""
+        seen = self._refined(estimates, window)
+        if self._upsampler is None:
+            return seen
+        enlarged: Tensor = self._upsampler(seen, window.person.tokens)
+        return enlarged.clamp_(-1.0, 1.0)
+
+    def _refined(self, estimates: Tensor, window: Window) -> Tensor:
+        """One window of whole estimates, its face refined if it is somebody's."""
+        side = estimates.shape[2]
+        seen = estimates[..., window.left : window.left + side]
+        selfies = window.person.selfies
+        if self._refiner is None or self._locator is None or selfies is None:
+            return seen
+        thetas = self._locator(seen)
+        return self._refiner.refine(seen, thetas, selfies, window.refinement).clamp_(-1.0, 1.0)
 
     def forward_rows(self, state: RowState) -> int:
         """Per candidate and person nothing, prompt, prompt + person, without the traits."""
@@ -485,7 +534,7 @@ class EmbeddedBackend:
     def _person(self, crops: ImageArray | None, person: object | None) -> Person:
         if crops is None:
             nobody = torch.zeros(1, 0, self._adapter.config.width, device=self._device)
-            return Person(nobody, None)
+            return Person(nobody, None, None)
         if person is None:
             return self.encode_person(crops)
         if not isinstance(person, Person):
@@ -510,13 +559,19 @@ def save_upsampler(folder: Path, upsampler: Upsampler) -> None:
     _save_part(folder / "upsampler", upsampler)
 
 
+def save_refiner(folder: Path, refiner: FaceRefiner, locator: FaceLocator) -> None:
+    """Add the refiner, and what tells it where faces are, to the folder of a model."""
+    _save_part(folder / REFINER_FOLDER, refiner)
+    _save_part(folder / LOCATOR_FOLDER, locator)
+
+
 def save_chooser(
     folder: Path, recogniser: FaceRecogniser, locator: FaceLocator, attributes: AttributeJudge
 ) -> None:
-    """Add the chooser to the folder of a model, or replace the one there."""
-    parts = {"recogniser": recogniser, "locator": locator, "attributes": attributes}
-    for name, module in parts.items():
-        _save_part(folder / CHOOSER_FOLDER / name, module)
+    """Add the chooser, and what tells it where faces are, to the folder of a model."""
+    _save_part(folder / CHOOSER_FOLDER / "recogniser", recogniser)
+    _save_part(folder / CHOOSER_FOLDER / "attributes", attributes)
+    _save_part(folder / LOCATOR_FOLDER, locator)
 
 
 def _save_part(folder: Path, module: ModelMixin) -> None:
@@ -527,12 +582,18 @@ def _save_part(folder: Path, module: ModelMixin) -> None:
     copied.save_pretrained(folder, safe_serialization=True)
 
 
-def _load_upsampler(folder: Path, device: str) -> Upsampler | None:
-    """The upsampler of a model that has one."""
+def _load_part(kind: type[Part], folder: Path, device: str) -> Part | None:
+    """A part of a model that has it."""
     if not folder.is_dir():
         return None
-    upsampler: Upsampler = Upsampler.from_pretrained(folder, **OWN_MODELS).to(device).eval()
-    return upsampler
+    part: Part = kind.from_pretrained(folder, **OWN_MODELS).to(device).eval()
+    return part
+
+
+def _needed(locator: FaceLocator | None) -> FaceLocator:
+    if locator is None:
+        raise OSError(f"{LOCATOR_FOLDER}/ is missing")
+    return locator
 
 
 def model_revision(folder: Path) -> str:

@@ -132,7 +132,9 @@ FAMILIES: dict[str, Family] = {
             Part("identity_adapter", 1_883_936, Stage.PREPARE, 147_456),
             Part("text_encoder", 22_565_376, Stage.PREPARE, 11_720_448),
             Part("upsampler", 3_488_336, Stage.DECODE, 331_968),
-            Part("chooser", 3_432_907, Stage.STEP, 768_160),
+            Part("chooser", 3_084_295, Stage.STEP, 768_160),
+            Part("face_locator", 348_612, Stage.STEP, 83_040),
+            Part("face_refiner", 5_547_260, Stage.DECODE, 331_968),
         ),
         dtypes=("float32",),
         # Denoised at half the side, which the upsampler doubles.
@@ -140,8 +142,8 @@ FAMILIES: dict[str, Family] = {
         multiple=256,
         row_bytes=lambda size: 340_000 * (size // 256) ** 2,
         # As many candidates as are drawn by default.
-        picture_bytes=lambda size: 3_574_000 * (size // 256) ** 2,
-        decode_bytes_per_pixel=56,
+        picture_bytes=lambda size: 5_696_000 * (size // 256) ** 2,
+        decode_bytes_per_pixel=94,
         source=_MEASURED,
     ),
     "sd15_faceid": Family(

@@ -62,7 +62,7 @@ def _embedded(settings: Settings) -> list[Need]:
     from imagine.backends.weight_files import find_base
 
     folder = settings.assets_directory / "models" / MODEL_FOLDER
-    parts = ("denoiser", "identity_adapter", "scheduler", "upsampler")
+    parts = ("denoiser", "identity_adapter", "scheduler", "upsampler", "face_refiner")
     command = "git checkout -- assets/models"
     return [
         _looked_for(

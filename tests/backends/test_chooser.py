@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from imagine.backends.chooser import Chooser
-from imagine.backends.embedded import CHOOSER_FOLDER, EmbeddedBackend
+from imagine.backends.embedded import LOCATOR_FOLDER, EmbeddedBackend, save_chooser
 from imagine.core import Request
 from imagine.errors import CorruptWeights, InvalidInput
 from imagine.models.attribute_judge import AttributeJudge
@@ -38,8 +38,7 @@ def chooser(parts):
 def folder(tmp_path_factory, parts):
     """A model with a chooser."""
     folder = save_tiny(tmp_path_factory.mktemp("model"))
-    for name, part in zip(("recogniser", "locator", "attributes"), parts, strict=True):
-        part.save_pretrained(folder / CHOOSER_FOLDER / name)
+    save_chooser(folder, *parts)
     return folder
 
 
@@ -122,15 +121,16 @@ def test_without_a_chooser_every_wish_is_drawn_once(folder, tmp_path, monkeypatc
     import shutil
 
     shutil.copytree(folder, tmp_path / "plain")
-    shutil.rmtree(tmp_path / "plain" / CHOOSER_FOLDER)
+    shutil.rmtree(tmp_path / "plain" / "chooser")
     assert len(load(tmp_path / "plain", 3, monkeypatch).prepare(wish()).image) == 1
 
 
-def test_half_a_chooser_is_corrupt_weights(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("missing", ["chooser/recogniser", LOCATOR_FOLDER])
+def test_half_a_chooser_is_corrupt_weights(folder, tmp_path, monkeypatch, missing):
     import shutil
 
     shutil.copytree(folder, tmp_path / "half")
-    shutil.rmtree(tmp_path / "half" / CHOOSER_FOLDER / "locator")
+    shutil.rmtree(tmp_path / "half" / missing)
     with pytest.raises(CorruptWeights, match="git checkout"):
         load(tmp_path / "half", 3, monkeypatch)
 

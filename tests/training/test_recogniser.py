@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from imagine.backends.chooser import Chooser
-from imagine.backends.embedded import CHOOSER_FOLDER
+from imagine.backends.embedded import CHOOSER_FOLDER, LOCATOR_FOLDER
+from imagine.backends.weight_files import OWN_MODELS
 from imagine.models.attribute_judge import AttributeJudge
-from imagine.models.face_recogniser import aligned
+from imagine.models.face_recogniser import FaceLocator, aligned
 from tests.training.tiny_photos import numbered_record
 from training.choosing import add_chooser
 from training.people.cache import write_shard
@@ -58,7 +59,8 @@ def test_a_model_is_given_its_chooser(taught, tmp_path):
     attributes = AttributeJudge({"expression": ["sad", "smiling"]}, width=8, features=16)
     attributes.save_pretrained(tmp_path / "attributes")
     add_chooser(tmp_path / "model", taught, tmp_path / "attributes")
-    chooser = Chooser.load(tmp_path / "model" / CHOOSER_FOLDER)
+    locator = FaceLocator.from_pretrained(tmp_path / "model" / LOCATOR_FOLDER, **OWN_MODELS)
+    chooser = Chooser.load(tmp_path / "model" / CHOOSER_FOLDER, locator)
     face = chooser.describe(np.full((2, 128, 128, 3), 90, np.uint8))
     merits = chooser.merits(torch.rand(3, 3, 128, 128) * 2 - 1, face, "me, sad")
     assert merits.shape == (3,)

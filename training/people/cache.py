@@ -31,6 +31,7 @@ from training.people.switched import switched_photos
 
 LOOK = "2"  # of the renders; raised when photos no longer look like earlier ones
 SHARD_PEOPLE = 64
+SWITCHED_SUFFIX = "-switched"  # of the names of shards
 SELFIES = 3  # of the photos of one person, the first ones
 
 
@@ -63,7 +64,7 @@ class PhotoRecord:
 
 def shard_name(start: int, switched: bool = False) -> str:
     """File stem of the shard whose first person has this seed."""
-    return f"shard-{start:07d}{'-switched' if switched else ''}"
+    return f"shard-{start:07d}{SWITCHED_SUFFIX if switched else ''}"
 
 
 def write_shard(

@@ -1,0 +1,94 @@
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from imagine.backends.embedded import LOCATOR_FOLDER, EmbeddedBackend, save_refiner
+from imagine.core import Request
+from imagine.errors import CorruptWeights
+from imagine.models.face_recogniser import FaceLocator
+from imagine.models.face_refiner import FaceRefiner
+from tests.backends.tiny_embedded import drawn, save_tiny
+
+CROPS, OTHER = np.random.default_rng(0).integers(0, 255, (2, 2, 128, 128, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model with a refiner that does something; the face is the middle half of a picture."""
+    torch.manual_seed(0)
+    locator = FaceLocator(width=8)
+    torch.nn.init.zeros_(locator.head.weight)
+    with torch.no_grad():
+        locator.head.bias.copy_(torch.tensor([0.5, 0.0, 0.0, 0.0]))
+    refiner = FaceRefiner(widths=(8, 16, 16), heads=2, crop_size=32)
+    torch.nn.init.normal_(refiner.leave.weight, std=0.3)
+    folder = save_tiny(tmp_path_factory.mktemp("model"))
+    save_refiner(folder, refiner, locator)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backend(folder):
+    return EmbeddedBackend.load(folder)
+
+
+def wish(seed=1, likeness=0.7, **words):
+    return Request("me, smiling", CROPS, seed, 3, 2.0, likeness, (0.0, 1.0), **words)
+
+
+def pixels(backend, state):
+    return backend.decode(state).astype(int)
+
+
+def test_the_face_of_a_finished_picture_is_refined_and_the_preview_is_not(backend):
+    (state,) = drawn(backend, wish())
+    added = np.abs(pixels(backend, state) - backend.preview(state)).max(axis=2)
+    assert added[32:96, 32:96].max() > 2
+    added[30:98, 30:98] = 0
+    assert not added.any()
+
+
+def test_somebody_elses_selfies_make_another_face(backend):
+    (state,) = drawn(backend, wish())
+    window = replace(state.windows[0], person=backend.encode_person(OTHER))
+    swapped = replace(state, windows=(window,))
+    assert np.abs(pixels(backend, state) - pixels(backend, swapped)).max() > 1
+
+
+def test_less_likeness_is_less_refinement_and_none_leaves_the_drawing_alone(backend):
+    (state,) = drawn(backend, wish())
+    moved = []
+    for likeness in (0.7, 0.35):
+        refinement = backend.prepare(wish(likeness=likeness)).windows[0].refinement
+        window = replace(state.windows[0], refinement=refinement)
+        shown = pixels(backend, replace(state, windows=(window,)))
+        moved.append(np.abs(shown - backend.preview(state)).mean())
+    assert 0 < moved[1] < 0.75 * moved[0]
+    (nobody,) = drawn(backend, wish(likeness=0.0))
+    assert np.array_equal(backend.decode(nobody), backend.preview(nobody))
+
+
+def test_each_of_two_people_is_refined_by_their_own_selfies(backend):
+    (state,) = drawn(backend, wish(beside=OTHER))
+    left, right = state.windows
+    stranger = replace(right, person=backend.encode_person(CROPS))
+    changed = pixels(backend, replace(state, windows=(left, stranger)))
+    before = pixels(backend, state)
+    # The right window begins at column 96.
+    assert np.array_equal(before[:, :96], changed[:, :96])
+    assert not np.array_equal(before[:, 128:], changed[:, 128:])
+
+
+def test_a_person_kept_in_memory_counts_what_the_refiner_keeps(backend):
+    person = backend.encode_person(CROPS)
+    assert person.nbytes == person.tokens.nbytes + sum(maps.nbytes for maps in person.selfies)
+
+
+def test_a_refiner_that_cannot_find_the_face_is_corrupt_weights(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "blind")
+    shutil.rmtree(tmp_path / "blind" / LOCATOR_FOLDER)
+    with pytest.raises(CorruptWeights, match="git checkout"):
+        EmbeddedBackend.load(tmp_path / "blind")
