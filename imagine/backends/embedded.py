@@ -50,6 +50,9 @@ DEFAULT_GUIDANCE_INTERVAL = (0.0, 0.34)
 FULL_LIKENESS_GUIDANCE = 3.5
 # The likeness from which on the refiner's whole correction is used: the default of the product.
 FULL_REFINEMENT = 0.7
+# The selfies show the face without these switched traits, and the refiner believes the selfies:
+# this share of its correction is left.
+TRAIT_REFINEMENT = {"age": 0.25, "glasses": 0.6}
 # How strongly a switched trait is pulled out of what the prompt draws without it, and up to which
 # share of the schedule; see training/LOG.md.
 TRAIT_GUIDANCE = 2.0
@@ -371,7 +374,11 @@ class EmbeddedBackend:
         }
         needed = {row.words for row in guidance}
         wordings = {words: self._wording(said[words], sigmas) for words in needed}
-        refinement = min(1.0, request.likeness / FULL_REFINEMENT)
+        refinement = min(
+            1.0,
+            request.likeness / FULL_REFINEMENT,
+            *(TRAIT_REFINEMENT.get(trait, 1.0) for trait in request.traits),
+        )
         return Window(left, guidance, wordings, identity, shown, prompt, refinement)
 
     def _wording(self, said: str | None, sigmas: Tensor) -> Wording:

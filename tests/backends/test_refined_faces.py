@@ -71,6 +71,11 @@ def test_less_likeness_is_less_refinement_and_none_leaves_the_drawing_alone(back
     assert np.array_equal(backend.decode(nobody), backend.preview(nobody))
 
 
+def test_a_face_of_another_age_is_refined_less_by_selfies_that_do_not_show_it(backend):
+    plain, old = (backend.prepare(wish(traits=traits)) for traits in ({}, {"age": "old"}))
+    assert 0 < old.windows[0].refinement < plain.windows[0].refinement == 1.0
+
+
 def test_each_of_two_people_is_refined_by_their_own_selfies(backend):
     (state,) = drawn(backend, wish(beside=OTHER))
     left, right = state.windows
