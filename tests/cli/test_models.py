@@ -144,7 +144,7 @@ def test_the_backend_that_paints_needs_nothing(run: Run, empty_machine: Path) ->
 def test_doctor_of_embedded_names_both_parts(run: Run, empty_machine: Path) -> None:
     done = run("models", "doctor", "embedded")
     assert done.status == 5
-    assert "missing  base imagine-mini (40 MB, Apache-2.0, permissive)" in done.out
+    assert "missing  base imagine-mini (51 MB, Apache-2.0, permissive)" in done.out
     assert "git checkout -- assets/models" in done.out
     assert "text encoder all-MiniLM-L6-v2 (90 MB, Apache-2.0, permissive)" in done.out
 

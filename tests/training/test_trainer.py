@@ -111,6 +111,7 @@ def test_the_whole_recipe_runs_every_stage_in_the_papers_order(tmp_path):
         "quality_pairs",
         "quality_pairs",
         "upsample",
+        "refine",
     ]
     assert sum(SHARES.values()) == pytest.approx(1.0)
     assert set(MODEL_SIZES) >= {"mini", "base", "tiny"}

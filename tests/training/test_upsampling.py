@@ -39,7 +39,9 @@ def folder(tmp_path_factory) -> Path:
     records = [record(person, photo) for person in range(3) for photo in range(2)]
     write_shard(folder, "shard-0000000", images, records)
     estimates = images[:, ::2, ::2].copy()
-    np.savez(estimates_path(folder, "shard-0000000", "abc"), estimates=estimates)
+    left = estimates.any(axis=(1, 2, 3)).astype(int)
+    path = estimates_path(folder, "shard-0000000", "abc")
+    np.savez(path, pictures=estimates, steps_left=left)
     return folder
 
 
