@@ -23,7 +23,7 @@ from imagine.backends.cache import ByteLRU
 from imagine.backends.chooser import Chooser
 from imagine.backends.folded_denoiser import FoldedDenoiser, Look
 from imagine.backends.minilm import load_text_encoder
-from imagine.backends.prompt_judge import shipped_prompt_judge, to_network_input
+from imagine.backends.prompt_judge import asked_attributes, shipped_prompt_judge, to_network_input
 from imagine.backends.trait_words import caption, contrary
 from imagine.backends.weight_files import OWN_MODELS
 from imagine.core import SQUARE, ImageArray, Request
@@ -50,9 +50,9 @@ DEFAULT_GUIDANCE_INTERVAL = (0.0, 0.34)
 FULL_LIKENESS_GUIDANCE = 3.5
 # The likeness from which on the refiner's whole correction is used: the default of the product.
 FULL_REFINEMENT = 0.7
-# The selfies show the face without these switched traits, and the refiner believes the selfies:
-# this share of its correction is left.
-TRAIT_REFINEMENT = {"age": 0.25, "glasses": 0.6}
+# The selfies show the face without what was asked for, and the refiner believes the selfies: this
+# share of its correction is left where a switch or the prompt names one of these.
+REFINEMENT_WHEN_ASKED = {"age": 0.25, "glasses": 0.5}
 # How strongly a switched trait is pulled out of what the prompt draws without it, and up to which
 # share of the schedule; see training/LOG.md.
 TRAIT_GUIDANCE = 2.0
@@ -374,10 +374,11 @@ class EmbeddedBackend:
         }
         needed = {row.words for row in guidance}
         wordings = {words: self._wording(said[words], sigmas) for words in needed}
+        asked = {*asked_attributes(prompt), *request.traits}
         refinement = min(
             1.0,
             request.likeness / FULL_REFINEMENT,
-            *(TRAIT_REFINEMENT.get(trait, 1.0) for trait in request.traits),
+            *(REFINEMENT_WHEN_ASKED.get(name, 1.0) for name in asked),
         )
         return Window(left, guidance, wordings, identity, shown, prompt, refinement)
 

@@ -76,6 +76,11 @@ def test_a_face_of_another_age_is_refined_less_by_selfies_that_do_not_show_it(ba
     assert 0 < old.windows[0].refinement < plain.windows[0].refinement == 1.0
 
 
+def test_glasses_that_the_prompt_asks_for_are_left_on(backend):
+    glasses = backend.prepare(replace(wish(), prompt="me with round glasses"))
+    assert glasses.windows[0].refinement < 1.0
+
+
 def test_each_of_two_people_is_refined_by_their_own_selfies(backend):
     (state,) = drawn(backend, wish(beside=OTHER))
     left, right = state.windows
