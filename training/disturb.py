@@ -39,12 +39,17 @@ def disturb_references(crops: Tensor) -> Tensor:
 
 def soften(pictures: Tensor) -> Tensor:
     """Half of the pictures lose their finest detail; all get a little noise."""
+    chosen = _chance(len(pictures), pictures.device, 0.5)
+    return softened(pictures, chosen, 0.05 * torch.randn_like(pictures))
+
+
+def softened(pictures: Tensor, chosen: Tensor, noise: Tensor) -> Tensor:
+    """Pictures plus noise; the chosen ones, (batch, 1, 1, 1) bool, without their finest detail."""
     small = functional.avg_pool2d(pictures, 2)
     blurred = functional.interpolate(
         small, size=pictures.shape[-2:], mode="bilinear", align_corners=False
     )
-    chosen = _chance(len(pictures), pictures.device, 0.5)
-    return torch.where(chosen, blurred, pictures) + 0.05 * torch.randn_like(pictures)
+    return torch.where(chosen, blurred, pictures) + noise
 
 
 def _reframe(unit: Tensor) -> Tensor:

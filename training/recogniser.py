@@ -47,12 +47,16 @@ def likeness_loss(
         true, true_maps = recogniser(recogniser.cut(clean, thetas))
     distance = 1.0 - (estimated * true).sum(1)
     for one, two in zip(estimated_maps[:3], true_maps[:3], strict=True):
-        difference = functional.normalize(one.float(), dim=1) - functional.normalize(
-            two.float(), dim=1
-        )
-        distance = distance + difference.square().sum(1).mean(dim=(1, 2))
+        distance = distance + map_difference(one, two).mean(dim=(1, 2))
     weighted: Tensor = distance * (1.0 - sigmas).sqrt()
     return weighted.mean()
+
+
+def map_difference(one: Tensor, two: Tensor) -> Tensor:
+    """(batch, h, w) squared distance between two (batch, channels, h, w) maps, normalised."""
+    apart = functional.normalize(one.float(), dim=1) - functional.normalize(two.float(), dim=1)
+    squares: Tensor = apart.square().sum(1)
+    return squares
 
 
 def jitter(thetas: Tensor) -> Tensor:

@@ -27,12 +27,12 @@ from imagine.models.face_recogniser import FaceLocator, FaceRecogniser, aligned
 from imagine.models.face_refiner import FaceRefiner, pasted
 from imagine.models.text_encoder import TextEncoder
 from training.datasets import PairedPhotos, to_unit_range
-from training.disturb import disturb_references
+from training.disturb import disturb_references, softened
 from training.estimates import DRAWN, estimates_path, read_estimates
 from training.people.cache import PhotoRecord, finished_shards
 from training.people.switched import AGED
-from training.recogniser import jitter, mirrored
-from training.rewards import wished_facts
+from training.recogniser import jitter, map_difference, mirrored
+from training.rewards import missed_person, wished_facts
 from training.upsampling import first_maps, laplacian_levels
 
 KEPT_BACK = 24  # every so-manieth person is not trained on and measures progress
@@ -43,7 +43,6 @@ FAR_SHARE = 1 / 3  # of the rows
 STAYING_WEIGHT = 1.5  # of the pixels of rows that are to stay as they are
 PIXEL_WEIGHTS = (0.4, 0.2, 0.4)  # plain, and of the two finest levels of a Laplacian pyramid
 SEEN_WEIGHT, PERSON_WEIGHT, EXPRESSION_WEIGHT = 0.25, 0.25, 0.12
-SHARPNESS = 16.0  # of the softmax over people
 TONE = 8  # pixels; what is coarser than that has to stay in far rows
 KEPT_ATTRIBUTES = ("expression", "glasses")
 # Centre, radius and weight of what is looked at most, in fractions of the upright face.
@@ -53,8 +52,8 @@ _BESIDE_THE_FACE = 0.2  # weight of hair and background
 
 
 @dataclass(frozen=True)
-class Teachers:
-    """Frozen networks that look at refined faces; none of them judges or chooses.
+class Teacher:
+    """Frozen networks that look at refined faces; neither judges or chooses.
 
     Attributes:
         recogniser: says who it is.
@@ -264,13 +263,13 @@ def correction(refiner: FaceRefiner, batch: RefiningBatch) -> Tensor:
     return added
 
 
-def refining_loss(added: Tensor, batch: RefiningBatch, teachers: Teachers | None = None) -> Tensor:
+def refining_loss(added: Tensor, batch: RefiningBatch, teacher: Teacher | None = None) -> Tensor:
     """How far refined faces are from the true ones: pixels, detail, as seen, and who it is.
 
     Args:
         added: of `correction`.
         batch: the truth.
-        teachers: without them pixels alone count.
+        teacher: without one pixels alone count.
     """
     faces = batch.faces + added
     weights = feature_weights(faces.shape[3]).to(faces.device)
@@ -284,12 +283,12 @@ def refining_loss(added: Tensor, batch: RefiningBatch, teachers: Teachers | None
     for weight, level in zip(PIXEL_WEIGHTS, (error, *laplacian_levels(error, 2)), strict=True):
         smaller = functional.interpolate(weights, size=level.shape[2:], mode="area")
         loss = loss + weight * (level.abs() * smaller * rows).mean()
-    if teachers is None:
+    if teacher is None:
         return loss
-    seen, person = _as_seen(teachers, faces, batch)
+    seen, person = _as_seen(teacher, faces, batch)
     loss = loss + SEEN_WEIGHT * seen + PERSON_WEIGHT * person
-    if teachers.attributes is not None:
-        loss = loss + EXPRESSION_WEIGHT * _expression_lost(teachers.attributes, added, batch)
+    if teacher.attributes is not None:
+        loss = loss + EXPRESSION_WEIGHT * _expression_lost(teacher.attributes, added, batch)
     return loss
 
 
@@ -303,24 +302,20 @@ def feature_weights(size: int) -> Tensor:
     return torch.from_numpy(weights)[None, None]
 
 
-def _as_seen(teachers: Teachers, faces: Tensor, batch: RefiningBatch) -> tuple[Tensor, Tensor]:
+def _as_seen(teacher: Teacher, faces: Tensor, batch: RefiningBatch) -> tuple[Tensor, Tensor]:
     """How differently a recogniser sees the faces, and how far it is from naming the person.
 
     Where it names, both faces are moved, softened and roughened alike, so that no single pixel is
     worth anything.
     """
-    recogniser, rows = teachers.recogniser, len(faces)
+    recogniser, rows = teacher.recogniser, len(faces)
     weights = feature_weights(faces.shape[3]).to(faces.device)
     moved = jitter(torch.eye(2, 3, device=faces.device).expand(rows, 2, 3))
     soft = torch.rand(rows, 1, 1, 1, device=faces.device) < 0.5
     noise = 0.05 * torch.randn_like(faces)
 
     def named(pictures: Tensor) -> Tensor:
-        seen = aligned(pictures, moved, pictures.shape[3])
-        blurred = functional.interpolate(
-            functional.avg_pool2d(seen, 2), scale_factor=2, mode="bilinear", align_corners=False
-        )
-        seen = torch.where(soft, blurred, seen) + noise
+        seen = softened(aligned(pictures, moved, pictures.shape[3]), soft, noise)
         side = int(recogniser.config.crop_size)
         found: tuple[Tensor, list[Tensor]] = recogniser(
             functional.interpolate(seen, size=(side, side), mode="bilinear", antialias=True)
@@ -332,19 +327,14 @@ def _as_seen(teachers: Teachers, faces: Tensor, batch: RefiningBatch) -> tuple[T
     embeddings = named(faces)
     apart = 1.0 - (embeddings * wanted).sum(1)
     for one, two in zip(first_maps(recogniser, faces), wanted_maps, strict=True):
-        difference = functional.normalize(one.float(), dim=1) - functional.normalize(
-            two.float(), dim=1
-        )
         smaller = functional.interpolate(weights, size=one.shape[2:], mode="area")[:, 0]
-        apart = apart + (difference.square().sum(1) * smaller).mean((1, 2)) / smaller.mean()
-    cosines = embeddings @ teachers.known.T
-    own = cosines.gather(1, batch.people[:, None])[:, 0]
-    among_all = functional.cross_entropy(SHARPNESS * cosines, batch.people, reduction="none")
+        apart = apart + (map_difference(one, two) * smaller).mean((1, 2)) / smaller.mean()
+    missed = missed_person(embeddings, teacher.known, batch.people)
     # Whoever is decades older is not to look as on the selfies.
     counts = batch.has_face & batch.same_age
     return (
         (apart * (batch.has_face & ~batch.is_far) * batch.weights).mean(),
-        ((1.0 - own + 0.5 * among_all) * counts).mean(),
+        (missed * counts).mean(),
     )
 
 

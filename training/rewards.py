@@ -104,10 +104,7 @@ class Teachers:
         missed = pictures.new_zeros(())
         for recogniser, known in zip(self._recognisers, self._prototypes, strict=True):
             embeddings, _ = recogniser(soften(recogniser.cut(pictures, jitter(thetas))))
-            cosines = embeddings @ known.T
-            own = cosines.gather(1, people[:, None])
-            among_all = functional.cross_entropy(SHARPNESS * cosines, people)
-            missed = missed + 1.0 - own.mean() + 0.5 * among_all
+            missed = missed + missed_person(embeddings, known, people).mean()
         return missed / len(self._recognisers)
 
     def _missed_wishes(self, pictures: Tensor, records: Sequence[PhotoRecord]) -> Tensor:
@@ -125,6 +122,21 @@ class Teachers:
                     reduction="sum",
                 )
         return missed / len(records)
+
+
+def missed_person(embeddings: Tensor, known: Tensor, people: Tensor) -> Tensor:
+    """(rows,) how far faces are from being told as their person's, from all and from that one.
+
+    Args:
+        embeddings: (rows, d) unit vectors.
+        known: (everybody, d) of `prototypes`.
+        people: (rows,) int64 into `known`.
+    """
+    cosines = embeddings @ known.T
+    own = cosines.gather(1, people[:, None])[:, 0]
+    among_all = functional.cross_entropy(SHARPNESS * cosines, people, reduction="none")
+    missed: Tensor = 1.0 - own + 0.5 * among_all
+    return missed
 
 
 def wished_facts(caption: str, facts: Mapping[str, str]) -> dict[str, str]:

@@ -24,6 +24,7 @@ from imagine.models.upsampler import SCALE
 from training.datasets import face_theta, reference_crop, to_unit_range
 from training.estimates import estimates_path, read_estimates, shrink
 from training.people.cache import PhotoRecord, finished_shards, read_shard
+from training.recogniser import map_difference
 
 CROP = 80  # side of a training window of the small picture; most faces fit in
 PLAIN_SHARE = 0.2  # of the inputs are the photo shrunk, without the denoiser's hand
@@ -274,8 +275,7 @@ def seen_difference(
     difference: Tensor = 1.0 - (found * wanted).sum(1).mean()
     found_maps = first_maps(recogniser, aligned(drawn, thetas, SEEN_SIZE))
     for one, two in zip(found_maps, wanted_maps, strict=True):
-        apart = functional.normalize(one.float(), dim=1) - functional.normalize(two.float(), dim=1)
-        difference = difference + apart.square().sum(1).mean()
+        difference = difference + map_difference(one, two).mean()
     return difference
 
 

@@ -17,12 +17,13 @@ from training.people.cache import write_shard
 from training.refining import (
     FAR_STEPS,
     RefiningFaces,
-    Teachers,
+    Teacher,
     correction,
     feature_weights,
     refining_loss,
 )
-from training.stages.refine import load_state, save_state
+from training.side_networks import save_state
+from training.stages.refine import load_state
 from training.trainer import load_state as load_model
 
 PEOPLE = 4
@@ -110,16 +111,16 @@ def test_the_loss_is_least_for_the_truth_and_asks_for_the_person(faces, refiner)
     recogniser = FaceRecogniser(width=8, crop_size=32).requires_grad_(False)
     known = torch.nn.functional.normalize(torch.randn(PEOPLE, 160), dim=1)
     judge = AttributeJudge({"expression": ["sad", "smiling"]}, width=8, features=16)
-    teachers = Teachers(recogniser, known, judge.requires_grad_(False))
+    teachers = Teacher(recogniser, known, judge.requires_grad_(False))
     loss = refining_loss(correction(refiner, batch), batch, teachers)
     loss.backward()
     assert all(parameter.grad is not None for parameter in refiner.parameters())
     own = recogniser(batch.true)[0]
     known[batch.people] = own
     torch.manual_seed(1)
-    helped = refining_loss(perfect, batch, Teachers(recogniser, known))
+    helped = refining_loss(perfect, batch, Teacher(recogniser, known))
     torch.manual_seed(1)
-    stranger = Teachers(recogniser, known.roll(1, 0))
+    stranger = Teacher(recogniser, known.roll(1, 0))
     assert helped < refining_loss(perfect, batch, stranger)
 
 
@@ -157,5 +158,5 @@ def test_a_checkpoint_restores_weights_averages_and_counters(tmp_path):
     torch.manual_seed(1)
     again = load_state(tmp_path, "tiny", "cpu")
     assert (again.step, again.images_seen) == (7, 28)
-    for name, tensor in state.refiner.state_dict().items():
-        assert torch.equal(tensor, again.refiner.state_dict()[name]), name
+    for name, tensor in state.network.state_dict().items():
+        assert torch.equal(tensor, again.network.state_dict()[name]), name

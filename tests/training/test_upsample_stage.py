@@ -9,7 +9,8 @@ import torch
 
 from imagine.backends.embedded import EmbeddedBackend, save_model
 from training.people.cache import PhotoRecord, write_shard
-from training.stages.upsample import load_state, make_optimizer, save_state
+from training.side_networks import save_state
+from training.stages.upsample import load_state, make_optimizer
 from training.trainer import load_state as load_model
 
 LANDMARKS = [[100.0, 110.0], [156.0, 110.0], [128.0, 148.0], [108.0, 180.0], [148.0, 180.0]]
@@ -55,12 +56,12 @@ def test_a_checkpoint_restores_weights_averages_and_counters(tmp_path):
     torch.manual_seed(1)
     again = load_state(tmp_path, "tiny", 64, "cpu")
     assert (again.step, again.images_seen) == (7, 28)
-    for name, tensor in state.upsampler.state_dict().items():
-        assert torch.equal(tensor, again.upsampler.state_dict()[name]), name
+    for name, tensor in state.network.state_dict().items():
+        assert torch.equal(tensor, again.network.state_dict()[name]), name
 
 
 def test_gates_learn_ten_times_faster(tmp_path):
     state = load_state(tmp_path, "tiny", 64, "cpu")
-    others, gates = make_optimizer(state.upsampler, 0.001).param_groups
+    others, gates = make_optimizer(state.network, 0.001).param_groups
     assert len(gates["params"]) == 3
     assert gates["initial_lr"] == pytest.approx(10 * others["initial_lr"])

@@ -11,11 +11,8 @@ adds the upsampler to a model's folder. Running it again goes on where it stoppe
 from __future__ import annotations
 
 import argparse
-import copy
-import json
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,19 +21,23 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from imagine.backends.embedded import save_upsampler
 from imagine.backends.weight_files import OWN_MODELS
 from imagine.models.face_recogniser import FaceRecogniser
 from imagine.models.identity_adapter import IdentityAdapter
 from imagine.models.upsampler import Upsampler
-from training.checkpoints import save_whole
 from training.clock import Stopwatch
 from training.disturb import disturb_references
 from training.estimates import base_revision, make_estimates
 from training.recogniser import load_recogniser
-from training.trainer import schedule, update_average
+from training.side_networks import (
+    NetworkState,
+    SideTraining,
+    add_arguments,
+    resumed,
+    with_initial_rates,
+)
 from training.upsampling import UpsamplingBatch, UpsamplingPhotos, upsampling_loss
 
 logger = logging.getLogger(__name__)
@@ -50,33 +51,14 @@ ESTIMATE_SHARE = 1 / 3  # of the minutes at most go into missing estimates
 SHEET_PHOTOS = 6
 
 
-@dataclass
-class UpsamplerState:
-    """All that a checkpoint holds."""
-
-    upsampler: Upsampler
-    averaged: Upsampler
-    step: int = 0
-    images_seen: int = 0
-
-
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("runs/people-256"), help="photo cache")
-    parser.add_argument("--model", type=Path, default=Path("assets/models/imagine-mini"))
-    parser.add_argument("--run", type=Path, default=Path("runs/imagine-mini"), help="checkpoints")
-    parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--batch-size", type=int, default=None, help="16 on cpu, 128 on cuda")
-    parser.add_argument("--size", choices=sorted(UPSAMPLER_SIZES), default="mini")
-    parser.add_argument("--learning-rate", type=float, default=8e-4)
-    parser.add_argument("--warm-start", type=float, default=0.02, help="share spent warming up")
+    defaults = {"data": Path("runs/people-256"), "minutes": 2.0, "batch_size": 16, "rate": 8e-4}
+    add_arguments(parser, UPSAMPLER_SIZES, defaults)
     parser.add_argument("--decay", type=float, default=0.5, help="last share, rate goes to 0")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recogniser", type=Path, default=None, help="adds how faces are seen")
     parser.add_argument("--likeness-weight", type=float, default=0.1)
-    parser.add_argument("--export", type=Path, default=None, help="folder of a model to add it to")
     parser.add_argument("--compile", action="store_true", help="torch.compile the upsampler")
     return parser.parse_args()
 
@@ -100,83 +82,44 @@ def run_stage(arguments: argparse.Namespace) -> None:
     width = int(cast("Any", adapter.config).width)
     state = load_state(arguments.run, arguments.size, width, arguments.device)
     left = max(1.0, watch.budget_seconds - watch.elapsed)
-    _Loop(arguments, state, photos, adapter).run(Stopwatch(left))
+    _Training(arguments, state, photos, adapter).run(Stopwatch(left))
     if arguments.export:
         save_upsampler(arguments.export, state.averaged)
         logger.info("exported to %s", arguments.export)
 
 
-class _Loop:
+class _Training(SideTraining[Upsampler]):
+    stage, unit = "upsample", "windows"
+
     def __init__(
         self,
         arguments: argparse.Namespace,
-        state: UpsamplerState,
+        state: NetworkState[Upsampler],
         photos: UpsamplingPhotos,
         adapter: IdentityAdapter,
     ) -> None:
-        self.arguments, self.state, self.photos, self.adapter = arguments, state, photos, adapter
-        self.batch_size = arguments.batch_size or (128 if arguments.device == "cuda" else 16)
-        self.optimizer = make_optimizer(state.upsampler, arguments.learning_rate)
+        optimizer = make_optimizer(state.network, arguments.learning_rate)
+        super().__init__(arguments, state, optimizer, averaging=0.998)
+        self.photos, self.adapter = photos, adapter
         self.recogniser: FaceRecogniser | None = None
         if arguments.recogniser:
             self.recogniser = load_recogniser(arguments.recogniser, arguments.device)
-        self.forward = torch.compile(state.upsampler) if arguments.compile else state.upsampler
+        self.forward = torch.compile(state.network) if arguments.compile else state.network
 
-    def run(self, watch: Stopwatch) -> None:
-        arguments, state = self.arguments, self.state
-        bar = tqdm(total=round(watch.budget_seconds), unit="s", desc="upsample", mininterval=5)
-        first_images, last_save, losses = state.images_seen, 0.0, [0.0]
-        while not watch.is_over:
-            losses.append(self._step(watch.progress))
-            rate = (state.images_seen - first_images) / watch.elapsed
-            recent = float(np.mean(losses[-50:]))
-            bar.set_postfix_str(f"loss {recent:.4f}, {rate:.1f} windows/s, step {state.step}")
-            bar.update(round(watch.elapsed) - bar.n)
-            if watch.elapsed - last_save > 120:
-                save_state(arguments.run, state)
-                write_sheet(arguments.run, state, self.photos, self.adapter)
-                last_save = watch.elapsed
-        bar.close()
-        save_state(arguments.run, state)
-        write_sheet(arguments.run, state, self.photos, self.adapter)
-        images = state.images_seen - first_images
-        line = {
-            "stage": "upsample",
-            "device": arguments.device,
-            "seconds": round(watch.elapsed),
-            "images": images,
-            "images_per_second": round(images / watch.elapsed, 1),
-            "photos": len(self.photos),
-            "loss": round(float(np.mean(losses[-50:])), 5),
-            "step": state.step,
-            **measure(state.averaged, self.photos, self.adapter),
-        }
-        with (arguments.run / "stages.jsonl").open("a") as log:
-            log.write(json.dumps(line) + "\n")
-        logger.info("%s", json.dumps(line))
-
-    def _step(self, progress: float) -> float:
-        arguments, state = self.arguments, self.state
+    def loss(self) -> tuple[Tensor, int]:
         batch = self.photos.sample(self.batch_size)
         tokens = encode(self.adapter, disturb_references(batch.crops), len(batch.small))
         shown = torch.rand(len(tokens), device=tokens.device) >= NOBODY_SHARE
-        mask = shown[:, None].expand(tokens.shape[:2])
-        with torch.autocast(arguments.device, dtype=torch.bfloat16):
-            drawn = self.forward(batch.small, tokens, mask)
-            loss = upsampling_loss(drawn.float(), batch, self.recogniser, arguments.likeness_weight)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(state.upsampler.parameters(), 1.0)
-        factor = schedule(progress, arguments.warm_start, arguments.decay)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        state.step += 1
-        state.images_seen += len(batch.small)
-        update_average(
-            state.averaged, state.upsampler, min(0.998, (1 + state.step) / (10 + state.step))
-        )
-        return float(loss.detach())
+        drawn = self.forward(batch.small, tokens, shown[:, None].expand(tokens.shape[:2]))
+        weight = self.arguments.likeness_weight
+        return upsampling_loss(drawn.float(), batch, self.recogniser, weight), len(batch.small)
+
+    def measured(self) -> dict[str, float]:
+        figures = measure(self.state.averaged, self.photos, self.adapter)
+        return {"photos": len(self.photos), **figures}
+
+    def write_sheet(self) -> None:
+        write_sheet(self.arguments.run, self.state, self.photos, self.adapter)
 
 
 @torch.no_grad()
@@ -197,34 +140,13 @@ def make_optimizer(upsampler: nn.Module, learning_rate: float) -> torch.optim.Op
         {"params": gates, "lr": 10 * learning_rate},
     ]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    return optimizer
+    return with_initial_rates(optimizer)
 
 
-def load_state(run: Path, size: str, identity_width: int, device: str) -> UpsamplerState:
+def load_state(run: Path, size: str, identity_width: int, device: str) -> NetworkState[Upsampler]:
     """The newest checkpoint of a run, or a fresh upsampler."""
-    upsampler = Upsampler(widths=UPSAMPLER_SIZES[size], identity_width=identity_width).to(device)
-    state = UpsamplerState(upsampler, copy.deepcopy(upsampler).requires_grad_(False))
-    path = run / "upsampler.pt"
-    if path.exists():
-        stored = torch.load(path, map_location=device, weights_only=True)
-        state.upsampler.load_state_dict(stored["upsampler"])
-        state.averaged.load_state_dict(stored["averaged"])
-        state.step, state.images_seen = stored["step"], stored["images_seen"]
-        logger.info("resumed at step %d, %d windows", state.step, state.images_seen)
-    return state
-
-
-def save_state(run: Path, state: UpsamplerState) -> None:
-    """Write a checkpoint, whole or not at all."""
-    stored: dict[str, Any] = {
-        "upsampler": state.upsampler.state_dict(),
-        "averaged": state.averaged.state_dict(),
-        "step": state.step,
-        "images_seen": state.images_seen,
-    }
-    save_whole(run / "upsampler.pt", stored)
+    fresh = Upsampler(widths=UPSAMPLER_SIZES[size], identity_width=identity_width)
+    return resumed(run, "upsampler", fresh.to(device))
 
 
 @torch.inference_mode()
@@ -276,7 +198,7 @@ def enlarge_plainly(images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def write_sheet(
-    run: Path, state: UpsamplerState, photos: UpsamplingPhotos, adapter: IdentityAdapter
+    run: Path, state: NetworkState[Upsampler], photos: UpsamplingPhotos, adapter: IdentityAdapter
 ) -> None:
     """Bicubic, upsampled and true photos of people not trained on, one person a row, as PNG."""
     batch = photos.whole(photos.kept_back[: 4 * SHEET_PHOTOS : 4], plain=False)
