@@ -11,7 +11,7 @@ from imagine.errors import InvalidInput
 
 VERSION = "0.1.0"  # of this package; pyproject.toml says the same
 # Drawings of a wish that the embedded model begins; see training/LOG.md for what each is worth.
-CANDIDATES = 4
+CANDIDATES = 8
 MAX_CANDIDATES = 16
 
 

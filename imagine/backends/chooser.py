@@ -20,7 +20,7 @@ from imagine.models.attribute_judge import AttributeJudge
 from imagine.models.face_recogniser import FaceLocator, FaceRecogniser
 
 # What a wholly shown prompt is worth, in cosines of likeness; see training/LOG.md.
-PROMPT_WORTH = 0.3
+PROMPT_WORTH = 1.0
 
 
 class Chooser:

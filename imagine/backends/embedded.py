@@ -24,12 +24,13 @@ from imagine.backends.chooser import Chooser
 from imagine.backends.folded_denoiser import FoldedDenoiser, Look
 from imagine.backends.minilm import load_text_encoder
 from imagine.backends.prompt_judge import asked_attributes, shipped_prompt_judge, to_network_input
-from imagine.backends.trait_words import caption, contrary
+from imagine.backends.trait_words import caption, contrary, with_named_expression
 from imagine.backends.weight_files import OWN_MODELS
-from imagine.core import SQUARE, ImageArray, Request
+from imagine.core import CROP_SIZE, SQUARE, ImageArray, Request
 from imagine.errors import CorruptWeights, MissingWeights
 from imagine.models.attribute_judge import AttributeJudge
 from imagine.models.denoiser import Denoiser
+from imagine.models.face_detail import describe_detail, with_detail
 from imagine.models.face_recogniser import FaceLocator, FaceRecogniser
 from imagine.models.face_refiner import FaceRefiner, SelfieMaps
 from imagine.models.identity_adapter import IdentityAdapter
@@ -44,8 +45,8 @@ LOCATOR_FOLDER = "face_locator"
 REFINER_FOLDER = "face_refiner"
 DEFAULT_STEPS = 6
 DEFAULT_GUIDANCE_SCALE = 2.5
-# Guidance decides the scene in the first third and only costs faces afterwards (training/LOG.md).
-DEFAULT_GUIDANCE_INTERVAL = (0.0, 0.34)
+# Guidance decides the scene and the expression first and costs likeness (training/LOG.md).
+DEFAULT_GUIDANCE_INTERVAL = (0.0, 0.67)
 # Identity guidance at likeness 1; found by a small sweep, see training/LOG.md.
 FULL_LIKENESS_GUIDANCE = 3.5
 # The likeness from which on the refiner's whole correction is used: the default of the product.
@@ -113,17 +114,19 @@ class Person:
         tokens: (1, photos * tokens, width) of the identity adapter.
         face: (d,), what drawings are compared with to choose one; None without a chooser.
         selfies: what the refiner looks at; None without a refiner.
+        detail: of the features, as `face_detail` describes it; None without a refiner.
     """
 
     tokens: Tensor = field(repr=False)
     face: Tensor | None = field(repr=False)
     selfies: SelfieMaps | None = field(repr=False)
+    detail: Tensor | None = field(repr=False)
 
     @property
     def nbytes(self) -> int:
         """How much memory it takes."""
-        kept = [self.tokens, *(self.selfies or ())]
-        return _bytes(tuple(kept if self.face is None else [*kept, self.face]))
+        kept = (self.tokens, self.face, self.detail, *(self.selfies or ()))
+        return _bytes(tuple(tensor for tensor in kept if tensor is not None))
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class Window:
         person: tokens for the upsampler, a face to compare with and one to refine by; none for
             nobody.
         prompt: in the words of the captions, to choose by.
-        refinement: share of the refiner's correction.
+        refinement: share of the refiner's correction and of the selfies' detail.
     """
 
     left: int
@@ -320,12 +323,13 @@ class EmbeddedBackend:
         """Identity tokens, one set per photo, and the faces to choose and to refine by."""
         pixels = to_network_input(crops, int(self._adapter.config.image_size))
         tokens: Tensor = self._adapter(pixels.to(self._device)).flatten(0, 1)[None]
-        selfies = None
+        selfies, detail = None, None
         if self._refiner is not None:
             faces = to_network_input(crops, int(self._refiner.config.crop_size))
             selfies = self._refiner.describe(faces.to(self._device))
+            detail = describe_detail(to_network_input(crops, CROP_SIZE).to(self._device))
         face = None if self._chooser is None else self._chooser.describe(crops)
-        return Person(tokens, face, selfies)
+        return Person(tokens, face, selfies, detail)
 
     @torch.inference_mode()
     def prepare(
@@ -361,6 +365,8 @@ class EmbeddedBackend:
         )
 
     def _window(self, request: Request, sigmas: Tensor, person: object | None, left: int) -> Window:
+        traits = with_named_expression(request.prompt, request.traits)
+        request = replace(request, traits=traits)
         guidance = guidance_rows(request)
         identity, shown = None, self._person(None, None)
         if any(row.shows_person for row in guidance):
@@ -432,11 +438,10 @@ class EmbeddedBackend:
         """The row with its best candidate alone, when it is time; each is looked at by itself."""
         if self._chooser is None or not row.must_choose:
             return row
-        side = row.image.shape[2]
         merits = torch.stack(
             [
                 self._chooser.merits(
-                    row.estimate[..., window.left : window.left + side],
+                    self._detailed(self._refined(row.estimate, window), window),
                     window.person.face,
                     window.prompt,
                 )
@@ -468,12 +473,11 @@ class EmbeddedBackend:
         return side_by_side(torch.cat(windows), width * windows[0].shape[2] // side)[0]
 
     def _finished(self, estimates: Tensor, window: Window) -> Tensor:
-        """One window of whole estimates, refined and enlarged."""
+        """One window of whole estimates, refined, enlarged and with the selfies' detail."""
         seen = self._refined(estimates, window)
-        if self._upsampler is None:
-            return seen
-        enlarged: Tensor = self._upsampler(seen, window.person.tokens)
-        return enlarged.clamp_(-1.0, 1.0)
+        if self._upsampler is not None:
+            seen = self._upsampler(seen, window.person.tokens).clamp_(-1.0, 1.0)
+        return self._detailed(seen, window)
 
     def _refined(self, estimates: Tensor, window: Window) -> Tensor:
         """One window of whole estimates, its face refined if it is somebody's."""
@@ -484,6 +488,14 @@ class EmbeddedBackend:
             return seen
         thetas = self._locator(seen)
         return self._refiner.refine(seen, thetas, selfies, window.refinement).clamp_(-1.0, 1.0)
+
+    def _detailed(self, pictures: Tensor, window: Window) -> Tensor:
+        """Pictures of one window's person with the detail of the selfies."""
+        detail = window.person.detail
+        if self._locator is None or detail is None:
+            return pictures
+        thetas = self._locator(pictures)
+        return with_detail(pictures, thetas, detail, window.refinement).clamp_(-1.0, 1.0)
 
     def forward_rows(self, state: RowState) -> int:
         """Per candidate and person nothing, prompt, prompt + person, without the traits."""
@@ -542,7 +554,7 @@ class EmbeddedBackend:
     def _person(self, crops: ImageArray | None, person: object | None) -> Person:
         if crops is None:
             nobody = torch.zeros(1, 0, self._adapter.config.width, device=self._device)
-            return Person(nobody, None, None)
+            return Person(nobody, None, None, None)
         if person is None:
             return self.encode_person(crops)
         if not isinstance(person, Person):

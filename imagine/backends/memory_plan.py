@@ -142,7 +142,7 @@ FAMILIES: dict[str, Family] = {
         multiple=256,
         row_bytes=lambda size: 340_000 * (size // 256) ** 2,
         # As many candidates as are drawn by default.
-        picture_bytes=lambda size: 5_696_000 * (size // 256) ** 2,
+        picture_bytes=lambda size: 6_513_000 * (size // 256) ** 2,
         decode_bytes_per_pixel=94,
         source=_MEASURED,
     ),

@@ -36,7 +36,8 @@ EXPRESSION_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
      ("soft smile", "smiling")),
     (r"smil\w*|grin\w*|beaming|happy|happily|cheerful\w*|joyful\w*", _SMILES),
     (r"surpris\w*|astonish\w*|amaze\w*|shocked|startled|stunned", ("surprised",)),
-    (r"angry|angrily|furious\w*|anger|cross|scowl\w*|frown\w*|glar\w+|annoyed", ("angry",)),
+    (r"angry|angrily|furious\w*|anger|(very|so|rather|quite|looking|looks?) cross|cross face|"
+     r"scowl\w*|frown\w*|glar(e|es|ed|ing) at|annoyed", ("angry",)),
     (r"sad|sadly|unhappy|sorrowful|gloomy|melanchol\w*|tearful|downcast|sadness", ("sad",)),
     (r"kiss\w*|pout\w*|pursed lips|puckered lips", ("kissing",)),
     (r"neutral|serious\w*|calm|calmly|expressionless|straight face|deadpan|composed|relaxed",

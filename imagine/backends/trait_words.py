@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from imagine.backends.prompt_judge import asked_attributes
 from imagine.traits import without_words
 
 _CAPTIONS: Mapping[str, Mapping[str, str]] = {
@@ -41,6 +42,16 @@ _CONTRARIES: Mapping[str, Mapping[str, str]] = {
     "age": {"young": "an old person", "middle-aged": "a young person", "old": "a young person"},
     "expression": {"sad": "smiling"},
 }
+
+# By words alone these are often drawn as another: "furious" is no word of the captions, and anger
+# lies next to sadness and calm. The others come out of the prompt, and less exaggerated.
+_DRAWN_LIKE_SWITCHES = ("angry",)
+
+
+def with_named_expression(prompt: str, traits: Mapping[str, str]) -> Mapping[str, str]:
+    """Traits that were switched, and the expression that a prompt names where none was."""
+    named = asked_attributes(prompt).get("expression", ("",))[0]
+    return {"expression": named, **traits} if named in _DRAWN_LIKE_SWITCHES else traits
 
 
 def caption(prompt: str, traits: Mapping[str, str]) -> str:

@@ -27,7 +27,7 @@ SelfieMaps = tuple[Tensor, Tensor, Tensor]
 # The correction as it is taught is timid: a mean over all that might be meant. At use it is taken
 # further within the face, less at the mouth, which has the expression that was asked for, and not
 # at all beside the face, where hair has the colour that was asked for. Measured, training/LOG.md.
-EMPHASIS, EMPHASIS_AT_THE_MOUTH = 2.0, 0.8
+EMPHASIS, EMPHASIS_AT_THE_MOUTH = 1.5, 0.8
 COLOUR_DETAIL = 4  # pixels; finer colours of the correction are noise
 COLOURLESS = 0.1  # mean distance from grey below which a picture is one without colours
 _LUMA = (0.299, 0.587, 0.114)
@@ -225,17 +225,18 @@ def calm_colours(added: Tensor, faces: Tensor) -> Tensor:
         added: (batch, 3, s, s), the correction.
         faces: shape of `added`, what it corrects.
     """
-    luma = _luma(added)
-    colour = functional.avg_pool2d(added - luma, COLOUR_DETAIL)
+    light = luma(added)
+    colour = functional.avg_pool2d(added - light, COLOUR_DETAIL)
     colour = functional.interpolate(
         colour, scale_factor=COLOUR_DETAIL, mode="bilinear", align_corners=False
     )
-    colourful = (faces - _luma(faces)).abs().mean((1, 2, 3), keepdim=True) / COLOURLESS
-    calm: Tensor = luma + colour * colourful.clamp(max=1.0)
+    colourful = (faces - luma(faces)).abs().mean((1, 2, 3), keepdim=True) / COLOURLESS
+    calm: Tensor = light + colour * colourful.clamp(max=1.0)
     return calm
 
 
-def _luma(pictures: Tensor) -> Tensor:
+def luma(pictures: Tensor) -> Tensor:
+    """(batch, 1, h, w) how light pictures of three channels are."""
     weights = torch.tensor(_LUMA, dtype=pictures.dtype, device=pictures.device)
     return (pictures * weights[:, None, None]).sum(1, keepdim=True)
 

@@ -94,7 +94,8 @@ def test_each_of_two_people_is_refined_by_their_own_selfies(backend):
 
 def test_a_person_kept_in_memory_counts_what_the_refiner_keeps(backend):
     person = backend.encode_person(CROPS)
-    assert person.nbytes == person.tokens.nbytes + sum(maps.nbytes for maps in person.selfies)
+    kept = (person.tokens, person.detail, *person.selfies)
+    assert person.nbytes == sum(tensor.nbytes for tensor in kept)
 
 
 def test_a_refiner_that_cannot_find_the_face_is_corrupt_weights(folder, tmp_path):
@@ -102,3 +103,16 @@ def test_a_refiner_that_cannot_find_the_face_is_corrupt_weights(folder, tmp_path
     shutil.rmtree(tmp_path / "blind" / LOCATOR_FOLDER)
     with pytest.raises(CorruptWeights, match="git checkout"):
         EmbeddedBackend.load(tmp_path / "blind")
+
+
+def test_a_finished_picture_has_the_fine_detail_of_its_persons_selfies(backend):
+    (state,) = drawn(backend, wish())
+    (window,) = state.windows
+    without = replace(window, person=replace(window.person, detail=None))
+    other = replace(window.person, detail=backend.encode_person(OTHER).detail)
+    shown, plain, strange = (
+        pixels(backend, replace(state, windows=(seen,)))
+        for seen in (window, without, replace(window, person=other))
+    )
+    assert np.abs(shown - plain).max() > 2
+    assert np.abs(shown - strange).max() > 2

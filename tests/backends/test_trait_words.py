@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagine.backends.trait_words import caption, contrary
+from imagine.backends.trait_words import caption, contrary, with_named_expression
 from imagine.traits import TRAITS
 
 
@@ -27,3 +27,21 @@ def test_glasses_are_drawn_by_words_alone() -> None:
     for value in TRAITS["glasses"]:
         worn = {"glasses": value}
         assert caption("in a park", worn) == contrary("in a park", worn)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["furious because nothing works", "looking angry", "scowling in the rain"]
+)
+def test_anger_in_a_prompt_is_drawn_like_its_switch(prompt: str) -> None:
+    assert with_named_expression(prompt, {"age": "old"}) == {"age": "old", "expression": "angry"}
+
+
+def test_a_switched_expression_counts_more_than_one_in_the_prompt() -> None:
+    assert with_named_expression("furious", {"expression": "sad"}) == {"expression": "sad"}
+
+
+@pytest.mark.parametrize(
+    "prompt", ["me, smiling", "about to cross the street", "in the glaring sun", "feeling sad"]
+)
+def test_other_words_are_left_to_the_prompt(prompt: str) -> None:
+    assert with_named_expression(prompt, {}) == {}

@@ -83,6 +83,10 @@ STYLES = ("colour photo", "black and white", "warm film", "cool film", "high con
 # how the head is lit beside what the place gives: share of scenes
 LAMPS = {"place": 5.0, "window": 2.2, "rim": 1.6, "flash": 0.9}
 FRAMINGS = {"close-up": 0.66, "portrait": 0.545, "head and shoulders": 0.44, "upper body": 0.33}
+# Degrees a face is turned at most: farther, or from behind hair that falls beside it, one eye is
+# hidden, and nobody keeps such a photo of a friend.
+FARTHEST_TURN, FARTHEST_TURN_BESIDE_HAIR = 30, 18
+BESIDE_THE_FACE = ("bob01", "bob02", "braid01")
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,7 @@ def sample_scene(person: Person, seed: int, kind: str = "scene") -> Scene:
     hatless = person.hair_style in ("afro01", "bob01", "bob02") or selfie
     hat = "none" if hatless else pick(g, {"none": 10, "fedora": 1})
     clothing = str(g.choice(sorted(CLOTHING_COLOURS)))
-    yaw, body_yaw = _turn(g, selfie)
+    yaw, body_yaw = _turn(g, person, selfie)
     scale = float(g.uniform(0.85, 1.15))
     rgb = tuple(float(np.clip(c * scale, 0, 0.85)) for c in CLOTHING_COLOURS[clothing])
     # what later versions added draws from its own source, so that earlier choices stay the same
@@ -292,10 +296,12 @@ def _gaze(g: np.random.Generator, selfie: bool) -> tuple[float, float]:
     return (float(g.uniform(-18, 18)), float(g.uniform(-6, 6)))
 
 
-def _turn(g: np.random.Generator, selfie: bool) -> tuple[float, float]:
+def _turn(g: np.random.Generator, person: Person, selfie: bool) -> tuple[float, float]:
     body = float(np.clip(g.normal(0, 9 if selfie else 14), -35, 35))
-    limit = 26 if selfie else 36
-    face = float(np.clip(g.normal(0, 11 if selfie else 16), -limit, limit))
+    limit, usual = (26, 11) if selfie else (FARTHEST_TURN, 16)
+    if person.hair_style in BESIDE_THE_FACE:
+        limit, usual = FARTHEST_TURN_BESIDE_HAIR, 8
+    face = float(np.clip(g.normal(0, usual), -limit, limit))
     return face - body, body
 
 

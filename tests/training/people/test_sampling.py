@@ -8,8 +8,11 @@ from training.people.person import (
     streak_colour,
 )
 from training.people.scene import (
+    BESIDE_THE_FACE,
     CLOTHING_COLOURS,
     EXPRESSIONS,
+    FARTHEST_TURN,
+    FARTHEST_TURN_BESIDE_HAIR,
     GARMENTS,
     HAIR_WORDS,
     PLACES,
@@ -45,6 +48,17 @@ def test_a_persons_hair_is_their_own_in_every_selfie() -> None:
         selfie = sample_scene(person, 0, "selfie")
         assert selfie.hair_colour == person.hair_colour and not selfie.hair_changed
         assert selfie.style == "colour photo" and selfie.hat == "none"
+
+
+def test_no_face_is_turned_so_far_that_an_eye_is_hidden() -> None:
+    turns: dict[bool, list[float]] = {True: [], False: []}
+    for person in map(sample_person, range(200)):
+        for seed, kind in ((0, "selfie"), (1, "scene"), (2, "scene")):
+            scene = sample_scene(person, seed, kind)
+            turn = abs(scene.head[0] + scene.body_yaw)
+            turns[person.hair_style in BESIDE_THE_FACE].append(turn)
+    assert 0.8 * FARTHEST_TURN < max(turns[False]) <= FARTHEST_TURN + 1e-6
+    assert 10 < max(turns[True]) <= FARTHEST_TURN_BESIDE_HAIR + 1e-6
 
 
 def test_every_fact_is_a_word_from_a_known_list() -> None:
