@@ -2,7 +2,6 @@
 
     python -m training.estimates --data runs/people-256 --model runs/export
     python -m training.estimates --data runs/people --model runs/export --kind drawn
-    python -m training.estimates --data runs/people --model runs/export --kind doubled
 
 A photo is shrunk to the denoiser's size, noised to some step of a schedule, and drawn to
 the end from there with its own caption, default guidance and other photos of a person. That
@@ -35,14 +34,7 @@ from imagine.backends.embedded import (
 from imagine.core import CROP_SIZE, ImageArray, Request
 from training.clock import Stopwatch
 from training.datasets import reference_crop, to_unit_range
-from training.people.cache import (
-    SWITCHED_SUFFIX,
-    PhotoRecord,
-    doubles_name,
-    finished_shards,
-    is_finished,
-    read_shard,
-)
+from training.people.cache import SWITCHED_SUFFIX, PhotoRecord, finished_shards, read_shard
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +51,6 @@ class EstimateKind:
         steps_left: how many of the last steps are drawn, and how often.
         stranger_share: of the photos are drawn as somebody else.
         nobody_share: of the photos are drawn as nobody in particular.
-        of_doubles: whether it is the photos with doubles in them that are drawn.
     """
 
     name: str
@@ -67,7 +58,6 @@ class EstimateKind:
     steps_left: Mapping[int, float]
     stranger_share: float = 0.0
     nobody_share: float = 0.0
-    of_doubles: bool = False
 
 
 # For the upsampler. Finer steps than the default of the product, whose last step is a large one.
@@ -80,17 +70,7 @@ SOFT = EstimateKind("estimates", 12, {3: 0.25, 2: 0.4, 1: 0.35})
 DRAWN = EstimateKind(
     "drawn", 6, {5: 0.2, 4: 0.35, 3: 0.3, 2: 0.15}, stranger_share=0.35, nobody_share=0.15
 )
-# A double's face is another one already, so that few steps do, and what they leave lies where the
-# true photo has it.
-DOUBLED = EstimateKind(
-    "doubled",
-    6,
-    {3: 0.4, 2: 0.4, 1: 0.2},
-    stranger_share=0.15,
-    nobody_share=0.15,
-    of_doubles=True,
-)
-KINDS = {kind.name: kind for kind in (SOFT, DRAWN, DOUBLED)}
+KINDS = {kind.name: kind for kind in (SOFT, DRAWN)}
 ROWS_AT_ONCE = 8
 
 
@@ -143,7 +123,6 @@ def make_estimates(
         name
         for name in finished_shards(data)
         if not estimates_path(data, name, revision, kind).exists()
-        and (not kind.of_doubles or is_finished(data, doubles_name(name)))
     ]
     if not missing:
         return 0
@@ -152,8 +131,7 @@ def make_estimates(
     for name in tqdm(missing, unit="shard", desc=kind.name, mininterval=5):
         if watch.is_over and added:
             break
-        photos = read_shard(data, doubles_name(name) if kind.of_doubles else name)
-        made = estimate_photos(backend, photos, _selfies(data, name), seed, kind)
+        made = estimate_photos(backend, read_shard(data, name), _selfies(data, name), seed, kind)
         path = estimates_path(data, name, revision, kind)
         partial = path.with_suffix(f".{os.getpid()}.tmp.npz")
         np.savez(partial, pictures=made.pictures, steps_left=made.steps_left)

@@ -4,9 +4,8 @@ Drawn faces come from `training.estimates --kind drawn`: known photos under so m
 denoiser draws the face anew, half of them not as the person they show. Where few steps were drawn
 (near rows) the true face lies on the drawn one, once each is set upright by itself, and says what
 every pixel is to be. Where many were drawn (far rows, as at use) nothing says that: there the
-recognisers alone say who it is to be, and tone and expression are to stay. Photos with doubles in
-them (`training.estimates --kind doubled`) have both: another face and the true one, in its place. A
-few rows hold no face, or one that is right already: those are to stay as they are.
+recognisers alone say who it is to be, and tone and expression are to stay. A few rows hold no face,
+or one that is right already: those are to stay as they are.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from imagine.models.face_refiner import FaceRefiner, pasted
 from imagine.models.text_encoder import TextEncoder
 from training.datasets import PairedPhotos, to_unit_range
 from training.disturb import disturb_references, softened
-from training.estimates import DOUBLED, DRAWN, estimates_path, read_estimates
+from training.estimates import DRAWN, estimates_path, read_estimates
 from training.people.cache import PhotoRecord, finished_shards
 from training.people.switched import AGED
 from training.recogniser import jitter, map_difference, mirrored
@@ -40,7 +39,7 @@ KEPT_BACK = 24  # every so-manieth person is not trained on and measures progres
 NO_FACE, ALREADY_RIGHT = 0.06, 0.06  # shares of such rows
 TINTED = 0.3  # of the rows have another light, in the drawn and the true picture alike
 FAR_STEPS = 4  # from so many drawn steps on, the true face is not where the drawn one is
-FAR_SHARE, DOUBLED_SHARE = 0.25, 0.5  # of the rows, where there are such faces
+FAR_SHARE = 1 / 3  # of the rows
 STAYING_WEIGHT = 1.5  # of the pixels of rows that are to stay as they are
 PIXEL_WEIGHTS = (0.4, 0.2, 0.4)  # plain, and of the two finest levels of a Laplacian pyramid
 SEEN_WEIGHT, PERSON_WEIGHT, EXPRESSION_WEIGHT = 0.25, 0.25, 0.12
@@ -100,16 +99,6 @@ class RefiningBatch:
     same_age: Tensor
 
 
-@dataclass(frozen=True)
-class _DrawnFace:
-    """Where one drawn face lies, and whose photo it was: "near", "far" or "doubled"."""
-
-    row: int
-    block: int
-    index: int
-    sort: str
-
-
 class RefiningFaces(PairedPhotos):
     """All photos of a cache that were drawn anew, as (drawn face, true face, references) rows.
 
@@ -137,25 +126,25 @@ class RefiningFaces(PairedPhotos):
         super().__init__(data, encoder, device, seed)
         self._drawn: list[NDArray[np.uint8]] = []
         self._found: list[NDArray[np.float32]] = []
-        self._faces: list[_DrawnFace] = []
+        self._steps_left: list[NDArray[np.int64]] = []
+        for name, images in zip(finished_shards(data), self._images, strict=True):
+            self._add_drawn(estimates_path(data, name, revision, DRAWN), len(images), locator)
         people = list(self._person_seeds)
         kept_back = set(people[KEPT_BACK - 1 :: KEPT_BACK] or people[-1:])
         self._place = {seed: place for place, seed in enumerate(people)}
-        first_row = 0
-        for name, images in zip(finished_shards(data), self._images, strict=True):
-            for kind in (DRAWN, DOUBLED):
-                path = estimates_path(data, name, revision, kind)
-                if path.exists():
-                    self._add_drawn(path, first_row, locator, doubled=kind.of_doubles)
-            first_row += len(images)
-        self._sorts: dict[str, list[int]] = {"near": [], "far": [], "doubled": []}
         self.kept_back: list[int] = []
-        for number, face in enumerate(self._faces):
-            if self._rows[face.row].person_seed not in kept_back:
-                self._sorts[face.sort].append(number)
-            elif face.sort != "far":
-                self.kept_back.append(number)
-        if not self._sorts["near"]:
+        self._near: list[int] = []
+        self._far: list[int] = []
+        for row, record in enumerate(self._rows):
+            left = self._left(row)
+            if not left or record.person_seed not in self._place:
+                continue
+            if record.person_seed in kept_back:
+                if left < FAR_STEPS:
+                    self.kept_back.append(row)
+            else:
+                (self._near if left < FAR_STEPS else self._far).append(row)
+        if not self._near:
             raise InvalidInput(
                 f"{data} holds no faces drawn by the model {revision} to train on. Draw them with: "
                 f"python -m training.estimates --data {data} --model FOLDER --kind drawn"
@@ -164,38 +153,33 @@ class RefiningFaces(PairedPhotos):
     @property
     def face_count(self) -> int:
         """How many drawn faces are trained on."""
-        return sum(map(len, self._sorts.values()))
+        return len(self._near) + len(self._far)
+
+    def _left(self, row: int) -> int:
+        block, index = self._row_address[row]
+        return int(self._steps_left[block][index])
 
     @torch.no_grad()
-    def _add_drawn(
-        self, path: Path, first_row: int, locator: FaceLocator, *, doubled: bool
-    ) -> None:
+    def _add_drawn(self, path: Path, count: int, locator: FaceLocator) -> None:
+        if not path.exists():
+            self._drawn.append(np.zeros((count, 1, 1, 3), np.uint8))
+            self._found.append(np.zeros((count, 2, 3), np.float32))
+            self._steps_left.append(np.zeros(count, np.int64))
+            return
         drawn = read_estimates(path)
-        block = len(self._drawn)
         found = [
             locator(to_unit_range(drawn.pictures[start : start + 64]).to(self._device)).cpu()
-            for start in range(0, len(drawn.pictures), 64)
+            for start in range(0, count, 64)
         ]
         self._drawn.append(drawn.pictures)
         self._found.append(torch.cat(found).numpy())
-        for index, left in enumerate(drawn.steps_left):
-            row = first_row + index
-            if left and self._rows[row].person_seed in self._place:
-                sort = "doubled" if doubled else "far" if left >= FAR_STEPS else "near"
-                self._faces.append(_DrawnFace(row, block, index, sort))
+        self._steps_left.append(drawn.steps_left)
 
     def sample_refining(self, batch_size: int, size: int) -> RefiningBatch:
         """Draw one disturbed batch of faces of this side."""
-        sorts = self._sorts
-        far = round(batch_size * FAR_SHARE) if sorts["far"] else 0
-        doubled = round(batch_size * DOUBLED_SHARE) if sorts["doubled"] else 0
-        counts = {"near": batch_size - far - doubled, "far": far, "doubled": doubled}
-        chosen = [
-            int(face)
-            for sort, count in counts.items()
-            if count
-            for face in self._random.choice(sorts[sort], count)
-        ]
+        far = round(batch_size * FAR_SHARE) if self._far else 0
+        chosen = [int(row) for row in self._random.choice(self._near, batch_size - far)]
+        chosen += [int(row) for row in self._random.choice(self._far, far)] if far else []
         return self._refining(chosen, size, disturbed=True)
 
     def whole(self, chosen: Sequence[int], size: int) -> RefiningBatch:
@@ -203,20 +187,18 @@ class RefiningFaces(PairedPhotos):
         return self._refining(chosen, size, disturbed=False)
 
     def _refining(self, chosen: Sequence[int], size: int, *, disturbed: bool) -> RefiningBatch:
-        shown = [self._faces[face] for face in chosen]
-        rows = [face.row for face in shown]
-        records = [self._rows[row] for row in rows]
-        drawn = to_unit_range(np.stack([self._drawn[face.block][face.index] for face in shown]))
-        true = to_unit_range(self._gather(self._images, rows))
-        found = torch.from_numpy(np.stack([self._found[face.block][face.index] for face in shown]))
-        where = self._thetas(rows, true.shape[2])
-        is_far = torch.tensor([face.sort == "far" for face in shown])
+        records = [self._rows[row] for row in chosen]
+        drawn = to_unit_range(self._gather(self._drawn, chosen))
+        true = to_unit_range(self._gather(self._images, chosen))
+        found = torch.from_numpy(self._gather(self._found, chosen))
+        where = self._thetas(chosen, true.shape[2])
+        is_far = torch.tensor([self._left(row) >= FAR_STEPS for row in chosen])
         has_face, stays = np.ones(len(chosen), bool), np.zeros(len(chosen), bool)
         photos = int(self._random.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))
         others = [
-            self._others(row, record, photos) for row, record in zip(rows, records, strict=True)
+            self._others(row, record, photos) for row, record in zip(chosen, records, strict=True)
         ]
-        crops = to_unit_range(self._gather(self._crops, [row for pool in others for row in pool]))
+        crops = to_unit_range(self._gather(self._crops, [row for rows in others for row in rows]))
         if disturbed:
             luck = self._random.random(len(chosen))
             stays, has_face = luck < NO_FACE + ALREADY_RIGHT, luck >= NO_FACE

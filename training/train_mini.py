@@ -18,8 +18,6 @@ PEOPLE = "training.people.cache"
 # The upsampler learns from fewer photos, at the full size: what it adds is the same in every face.
 LARGE_PHOTOS = "training.people.cache --size 256 --photos 4"
 SWITCHED = "training.people.cache --switched --photos 4"
-# For the refiner; each double is a mesh of its own, so some of the people do.
-DOUBLES = "training.people.cache --doubles"
 RECOGNISER = "training.recogniser"
 # Taught apart from the one that rewards: it ranks what the model draws at use.
 CHOOSING_RECOGNISER = "training.recogniser --locator --seed 1"
@@ -39,18 +37,17 @@ SHARES = {
     CHOOSING_RECOGNISER: 0.03,
     ATTRIBUTE_TEACHER: 0.04,
     "training.stages.reconstruct": 0.05,
-    "training.stages.pairs": 0.13,
+    "training.stages.pairs": 0.16,
     "training.stages.quality_reconstruct": 0.03,
     PLAIN: 0.06,
-    REWARDED: 0.07,
+    REWARDED: 0.09,
     BLEND: 0.0,
     LARGE_PHOTOS: 0.04,
     UPSAMPLE: 0.06,
     CHOOSING: 0.0,
-    DOUBLES: 0.05,
     REFINE: 0.21,
 }
-LARGE_SHARE = 0.25  # of the people are photographed at the full size, and have doubles
+LARGE_SHARE = 0.25  # of the people are photographed at the full size
 BLEND_SHARE = "0.5"  # of what the rewards changed is kept
 
 
@@ -71,7 +68,6 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
     words: dict[str, list[object]] = {
         PEOPLE: everybody,
         SWITCHED: everybody,
-        DOUBLES: ["--out", data, "--people", few, "--workers", arguments.workers],
         LARGE_PHOTOS: ["--out", large, "--people", few, "--workers", arguments.workers],
         RECOGNISER: ["--data", data, *device, "--out", recogniser],
         CHOOSING_RECOGNISER: ["--data", data, *device, "--out", choosing],

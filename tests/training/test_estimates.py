@@ -10,7 +10,6 @@ from imagine.models.denoiser import Denoiser
 from imagine.models.identity_adapter import IdentityAdapter
 from imagine.models.upsampler import Upsampler
 from training.estimates import (
-    DOUBLED,
     DRAWN,
     base_revision,
     estimates_path,
@@ -18,7 +17,7 @@ from training.estimates import (
     read_estimates,
     shrink,
 )
-from training.people.cache import PhotoRecord, doubles_name, write_shard
+from training.people.cache import PhotoRecord, write_shard
 
 LANDMARKS = [[100.0, 110.0], [156.0, 110.0], [128.0, 148.0], [108.0, 180.0], [148.0, 180.0]]
 
@@ -66,22 +65,6 @@ def test_photos_of_the_same_people_at_other_ages_are_drawn_with_the_plain_selfie
     drawn = read_estimates(path)
     assert drawn.pictures.any()
     assert drawn.steps_left[0] in DRAWN.steps_left
-
-
-def test_doubles_are_drawn_in_their_photos_where_there_are_any(model, tmp_path):
-    images = np.random.default_rng(0).integers(0, 255, (2, 128, 128, 3), dtype=np.uint8)
-    halved = [[x / 2, y / 2] for x, y in LANDMARKS]
-    for start in (0, 64):
-        photos = [replace(record(start, photo), landmarks=halved) for photo in range(2)]
-        write_shard(tmp_path, f"shard-{start:07d}", images, photos)
-    doubles = [replace(record(0, 0), landmarks=halved), record(0, 1, visible=False)]
-    write_shard(tmp_path, doubles_name("shard-0000000"), images, doubles)
-    assert make_estimates(tmp_path, model, kind=DOUBLED) == 1
-    revision = base_revision(model)
-    assert not estimates_path(tmp_path, "shard-0000064", revision, DOUBLED).exists()
-    drawn = read_estimates(estimates_path(tmp_path, "shard-0000000", revision, DOUBLED))
-    assert drawn.steps_left[0] in DOUBLED.steps_left
-    assert drawn.steps_left[1] == 0  # as the double is seen, not as the person was
 
 
 def test_an_upsampler_in_the_folder_leaves_the_estimates_valid(model, tmp_path):

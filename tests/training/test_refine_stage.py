@@ -12,7 +12,7 @@ from imagine.models.attribute_judge import AttributeJudge
 from imagine.models.face_recogniser import FaceLocator, FaceRecogniser, aligned
 from imagine.models.face_refiner import FaceRefiner
 from tests.training.tiny_photos import NoWords, numbered_record
-from training.estimates import DOUBLED, DRAWN, estimates_path
+from training.estimates import DRAWN, estimates_path
 from training.people.cache import write_shard
 from training.refining import (
     FAR_STEPS,
@@ -61,19 +61,6 @@ def drawn_folder(photo_folder, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def doubled_folder(drawn_folder, tmp_path_factory) -> Path:
-    """The same with drawings of doubles in the photos, near and far."""
-    import shutil
-
-    folder = tmp_path_factory.mktemp("doubled") / "photos"
-    shutil.copytree(drawn_folder, folder)
-    pictures = np.random.default_rng(2).integers(0, 255, (4 * PEOPLE, 128, 128, 3), dtype=np.uint8)
-    path = estimates_path(folder, "shard-0000000", "some", DOUBLED)
-    np.savez(path, pictures=pictures, steps_left=np.full(4 * PEOPLE, FAR_STEPS))
-    return folder
-
-
 @pytest.fixture
 def faces(drawn_folder, locator) -> RefiningFaces:
     return RefiningFaces(drawn_folder, "some", NoWords(), locator, "cpu", 0)
@@ -102,22 +89,6 @@ def test_near_rows_are_to_become_the_photo_and_far_rows_keep_what_was_drawn(face
     assert torch.equal(batch.kept[1], batch.pictures[1])
     assert not torch.equal(batch.true[0], batch.faces[0])
     assert torch.equal(batch.faces, aligned(batch.pictures, batch.thetas, 32))
-
-
-def test_a_double_is_to_become_the_person_however_much_was_drawn(
-    doubled_folder, drawn_folder, locator
-):
-    faces = RefiningFaces(doubled_folder, "some", NoWords(), locator, "cpu", 0)
-    alone = RefiningFaces(drawn_folder, "some", NoWords(), locator, "cpu", 0)
-    assert faces.face_count == alone.face_count + 12  # of the three people trained on
-    assert len(faces.kept_back) == len(alone.kept_back) + 4
-    doubles = [faces.whole([number], 32) for number in faces.kept_back[-4:]]
-    photos = [alone.whole([number], 32) for number in alone.kept_back[-2:]]
-    assert not any(double.is_far.any() for double in doubles)
-    # The truth is the photo of the person, as it is of the drawings without doubles.
-    same = [any(torch.equal(photo.true, double.true) for double in doubles) for photo in photos]
-    assert all(same)
-    assert not any(torch.equal(p.faces, d.faces) for p in photos for d in doubles)
 
 
 def test_some_rows_are_to_stay_as_they_are_and_some_of_those_hold_no_face(faces):

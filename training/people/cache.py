@@ -2,13 +2,10 @@
 
     python -m training.people.cache --out DIR --people 4000 --photos 8 --size 128
     python -m training.people.cache --out DIR --people 4000 --photos 4 --switched
-    python -m training.people.cache --out DIR --people 4000 --photos 8 --doubles [--switched]
 
 A shard is `shard-SSSSSSS.npy` (photos, uint8, memory-mappable) and `shard-SSSSSSS.jsonl` (one
 line a photo), where S is its first person's seed. The `.jsonl` is renamed into place last, so
-a shard exists when its `.jsonl` does. `doubles-SSSSSSS` has the same photos with doubles in them;
-they are nobody's photos, so it is no shard. Running the same command again goes on where it
-stopped.
+a shard exists when its `.jsonl` does. Running the same command again goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.people.captions import write_caption
-from training.people.doubles import doubled
 from training.people.person import sample_person
 from training.people.scene import Scene, facts, sample_scene
 from training.people.splits import is_held_out
@@ -71,11 +67,6 @@ def shard_name(start: int, switched: bool = False) -> str:
     return f"shard-{start:07d}{SWITCHED_SUFFIX if switched else ''}"
 
 
-def doubles_name(shard: str) -> str:
-    """File stem of the photos of a shard with doubles in them."""
-    return shard.replace("shard-", "doubles-", 1)
-
-
 def write_shard(
     folder: Path, name: str, images: NDArray[np.uint8], records: Sequence[PhotoRecord]
 ) -> None:
@@ -114,11 +105,6 @@ def mark_look(folder: Path) -> None:
 def finished_shards(folder: Path) -> list[str]:
     """Names of the shards of a folder that are complete."""
     return sorted(path.stem for path in folder.glob("shard-*.jsonl"))
-
-
-def is_finished(folder: Path, name: str) -> bool:
-    """Whether a shard, or its photos with doubles, is complete."""
-    return (folder / f"{name}.jsonl").exists()
 
 
 def read_shard(folder: Path, name: str) -> tuple[NDArray[np.uint8], list[PhotoRecord]]:
@@ -184,24 +170,9 @@ def choose_scenes(person_seed: int, photos: int, keep_held_out: bool = False) ->
 
 
 def render_person(
-    renderer: Any,
-    person_seed: int,
-    photos: int,
-    size: int,
-    switched: bool = False,
-    doubles: bool = False,
+    renderer: Any, person_seed: int, photos: int, size: int, switched: bool = False
 ) -> tuple[list[NDArray[np.uint8]], list[PhotoRecord]]:
-    """All photos of one person with their records, ordinary or as trait switches ask.
-
-    Args:
-        renderer: draws.
-        person_seed: of `sample_person`.
-        photos: how many.
-        size: side in pixels.
-        switched: as trait switches ask, see `switched`.
-        doubles: with doubles in them, see `doubles`; only place and landmarks of the records are
-            theirs.
-    """
+    """All photos of one person with their records, ordinary or as trait switches ask."""
     person = sample_person(person_seed)
     chosen = (
         switched_photos(person, photos)
@@ -213,7 +184,7 @@ def render_person(
     )
     images, records = [], []
     for photo, (shown, scene, kind, caption) in enumerate(chosen):
-        drawn = renderer.photograph(doubled(shown, photo) if doubles else shown, scene, size)
+        drawn = renderer.photograph(shown, scene, size)
         images.append(drawn.image)
         records.append(
             PhotoRecord(
@@ -239,7 +210,6 @@ def fill_cache(
     size: int,
     until: float,
     switched: bool,
-    doubles: bool = False,
 ) -> None:
     """Render the shards that start at these seeds, leaving out finished ones."""
     from training.people.renderer import Renderer
@@ -247,8 +217,7 @@ def fill_cache(
     renderer = None
     for start in starts:
         name = shard_name(start, switched)
-        name = doubles_name(name) if doubles else name
-        if is_finished(folder, name):
+        if (folder / f"{name}.jsonl").exists():
             continue
         renderer = renderer or Renderer(size=size)
         images: list[NDArray[np.uint8]] = []
@@ -257,7 +226,7 @@ def fill_cache(
         for seed in range(start, min(start + SHARD_PEOPLE, last)):
             if time.time() > until:
                 return
-            more, lines = render_person(renderer, seed, photos, size, switched, doubles)
+            more, lines = render_person(renderer, seed, photos, size, switched)
             images += more
             records += lines
         write_shard(folder, name, np.stack(images), records)
@@ -278,15 +247,12 @@ def main() -> None:
     parser.add_argument(
         "--switched", action="store_true", help="photos as trait switches ask, beside the others"
     )
-    parser.add_argument(
-        "--doubles", action="store_true", help="the same photos with other faces in them"
-    )
     given = parser.parse_args()
     last = given.start_seed + given.people
     mark_look(given.out)
     starts = list(range(given.start_seed, last, SHARD_PEOPLE))
     until = time.time() + given.minutes * 60
-    rest = (last, given.photos, given.size, until, given.switched, given.doubles)
+    rest = (last, given.photos, given.size, until, given.switched)
     if given.workers == 1:
         fill_cache(given.out, starts, *rest)
         return

@@ -30,7 +30,7 @@ from imagine.backends.weight_files import OWN_MODELS
 from imagine.models.face_recogniser import FaceLocator
 from imagine.models.face_refiner import FaceRefiner
 from training.clock import Stopwatch
-from training.estimates import DOUBLED, DRAWN, base_revision, make_estimates
+from training.estimates import DRAWN, base_revision, make_estimates
 from training.recogniser import load_recogniser
 from training.refining import RefiningFaces, Teacher, correction, refining_loss
 from training.rewards import prototypes
@@ -71,11 +71,8 @@ def run_stage(arguments: argparse.Namespace) -> None:
     torch.manual_seed(arguments.seed)
     arguments.run.mkdir(parents=True, exist_ok=True)
     watch = Stopwatch(arguments.minutes * 60)
-    minutes = ESTIMATE_SHARE * arguments.minutes / 2
-    made = sum(
-        make_estimates(arguments.data, arguments.model, minutes, kind=kind)
-        for kind in (DRAWN, DOUBLED)
-    )
+    minutes = ESTIMATE_SHARE * arguments.minutes
+    made = make_estimates(arguments.data, arguments.model, minutes, kind=DRAWN)
     logger.info("%d shards of drawn faces added in %.0f s", made, watch.elapsed)
     locator = FaceLocator.from_pretrained(arguments.locator, **OWN_MODELS)
     locator = locator.to(arguments.device).eval().requires_grad_(False)
