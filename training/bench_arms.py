@@ -349,7 +349,7 @@ def without_features(backend: EmbeddedBackend) -> list[EngineArm]:
         EngineArm(Forgetful(backend), "keys and values at every step"),
         EngineArm(no_lru, "no kept prompts"),
         EngineArm(plain, "no packed matrices"),
-        EngineArm(backend, "guidance in the first third", change=rest_guidance),
+        EngineArm(backend, "guidance in the first two thirds", change=rest_guidance),
     ]
 
 
