@@ -51,9 +51,9 @@ DEFAULT_GUIDANCE_INTERVAL = (0.0, 0.67)
 FULL_LIKENESS_GUIDANCE = 3.5
 # The likeness from which on the refiner's whole correction is used: the default of the product.
 FULL_REFINEMENT = 0.7
-# The selfies show the face without what was asked for, and the refiner believes the selfies: this
-# share of its correction is left where a switch or the prompt names one of these.
-REFINEMENT_WHEN_ASKED = {"age": 0.25, "glasses": 0.5}
+# The selfies show the face without what was asked for, and refiner and detail believe the selfies:
+# this share of both is left where a switch or the prompt names one of these.
+REFINEMENT_WHEN_ASKED = {"age": 0.0, "glasses": 0.5}
 # How strongly a switched trait is pulled out of what the prompt draws without it, and up to which
 # share of the schedule; see training/LOG.md.
 TRAIT_GUIDANCE = 2.0
