@@ -4,9 +4,11 @@
 
 Renders taught the reference encoder; here it meets scikit-image's astronaut, matplotlib's portrait
 of Grace Hopper and insightface's sample group photo, read where their packages keep them and
-stored nowhere. Two questions: do the nearest rendered people, by the encoder's own global token,
-look like the person (sex, age, skin, hair)? And is a generated picture nearer to its own person
-than to the seven others, by dlib, which conditioned nothing?
+stored nowhere. Three questions. Do the nearest rendered people look like the person (sex, age,
+skin, hair): nearest by the identity adapter's global token, by the recogniser that chooses among
+drawings, and, for comparison, by dlib, which knows real faces? Do pictures whose wish says nothing
+of glasses show them on whoever wears them, by the attribute judge? And is a generated picture
+nearer to its own person than to the seven others, by dlib, which conditioned nothing?
 """
 
 from __future__ import annotations
@@ -26,11 +28,19 @@ from PIL import Image
 from tqdm import tqdm
 
 from imagine.backends.embedded import EmbeddedBackend
+from imagine.backends.prompt_judge import AttributePromptJudge
 from imagine.core import FloatArray, Identity, ImageArray
 from imagine.errors import MissingExtra
 from imagine.identity import build_identity
 from training.evaluation import CACHE, draw_until_found, drawing_settings
-from training.held_out import WISHES, FaceJudge, HeldOutStudio, JudgedPicture, held_out_seeds
+from training.held_out import (
+    WISHES,
+    FaceJudge,
+    HeldOutStudio,
+    HeldOutWish,
+    JudgedPicture,
+    held_out_seeds,
+)
 from training.metrics import area_under_curve
 from training.people.person import sample_person
 from training.people.scene import facts, sample_scene
@@ -49,12 +59,14 @@ class Portrait:
         file: where in it.
         face: which face, 0 is left.
         looks: attribute -> words of the renders that fit; several where people would differ.
+        wears_glasses: on the photograph.
     """
 
     package: str
     file: str
     face: int
     looks: Mapping[str, tuple[str, ...]] = field(repr=False)
+    wears_glasses: bool = False
 
 
 def _looks(sex: str, age: str, hair: str, length: str) -> dict[str, tuple[str, ...]]:
@@ -73,7 +85,8 @@ PORTRAITS: tuple[Portrait, ...] = (
     Portrait("skimage", "data/astronaut.png", 0,
              _looks("woman", "young/middle-aged", "brown/auburn/red/dark brown", "short/long")),
     Portrait("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", 0,
-             _looks("woman", "middle-aged/old", "grey/white/brown/dark brown", "short")),
+             _looks("woman", "middle-aged/old", "grey/white/brown/dark brown", "short"),
+             wears_glasses=True),
     Portrait(*_GROUP, 0, _looks("woman", "young", "blonde/brown/auburn", "long")),
     Portrait(*_GROUP, 1, _looks("woman", "young", _DARK, "long/short")),
     Portrait(*_GROUP, 2, _looks("man", "young", _DARK, "short")),
@@ -104,9 +117,9 @@ def open_portrait(portrait: Portrait, judge: FaceJudge) -> Identity:
 
 def rendered_people(
     studio: HeldOutStudio, backend: EmbeddedBackend, people: int
-) -> tuple[NDArray[np.float32], list[dict[str, str]]]:
-    """(crops, width) global tokens of rendered people's selfies, and what is true of each."""
-    tokens: list[NDArray[np.float32]] = []
+) -> tuple[dict[str, NDArray[np.float32]], list[dict[str, str]]]:
+    """(crops, d) vectors of rendered people's selfies by `vectors`, and what is true of each."""
+    rows: list[dict[str, NDArray[np.float32]]] = []
     truths: list[dict[str, str]] = []
     for seed in held_out_seeds(people):
         person = studio.person(seed)
@@ -115,16 +128,27 @@ def rendered_people(
         known = sample_person(seed)
         truth = facts(known, sample_scene(known, 0, "selfie"))
         truth["hair_length"] = LENGTHS.get(truth["hair_style"], "long")
-        for crop in person.crops:
-            tokens.append(global_token(backend, crop))
+        for crop, embedding in zip(person.crops, person.embeddings, strict=True):
+            rows.append(vectors(backend, crop, embedding))
             truths.append(truth)
-    return np.stack(tokens), truths
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}, truths
 
 
-def global_token(backend: EmbeddedBackend, crop: ImageArray) -> NDArray[np.float32]:
-    """(width,) of one crop, of length 1."""
-    token = backend.encode_person(crop[None]).tokens[0, 0].numpy()
-    return np.asarray(token / np.linalg.norm(token), np.float32)
+def vectors(
+    backend: EmbeddedBackend, crop: ImageArray, embedding: FloatArray
+) -> dict[str, NDArray[np.float32]]:
+    """By whom a selfie is told from others -> (d,) of length 1.
+
+    Args:
+        backend: whose identity adapter and chooser look at it.
+        crop: (size, size, 3) uint8, aligned and masked.
+        embedding: dlib's.
+    """
+    person = backend.encode_person(crop[None])
+    found = {"identity adapter": person.tokens[0, 0].numpy(), "dlib": embedding}
+    if person.face is not None:
+        found["chooser"] = person.face.numpy()
+    return {name: np.asarray(one / np.linalg.norm(one), np.float32) for name, one in found.items()}
 
 
 def seen_in_neighbours(
@@ -168,6 +192,19 @@ def compare(
     }
 
 
+def glasses_shown(
+    judge: AttributePromptJudge, pictures: Sequence[JudgedPicture], wishes: Sequence[HeldOutWish]
+) -> float:
+    """Share of the pictures of one person with glasses, where the wish says nothing of them."""
+    silent = [
+        picture.image
+        for picture, wish in zip(pictures, wishes, strict=True)
+        if "glasses" not in wish.wants
+    ]
+    seen = [row["glasses"] for row in judge.probabilities(silent)]
+    return float(np.mean([max(row, key=lambda name: row[name]) != "none" for row in seen]))
+
+
 def evaluate_portraits(
     out: Path, model: Path | None = None, people: int = 100, prompts: int = PROMPTS
 ) -> dict[str, Any]:
@@ -182,16 +219,15 @@ def evaluate_portraits(
     backend = EmbeddedBackend.load(model)
     judge = FaceJudge()
     persons = [open_portrait(portrait, judge) for portrait in PORTRAITS]
-    tokens, truths = rendered_people(
+    rendered, truths = rendered_people(
         HeldOutStudio(CACHE, None, backend.info.image_size[0], judge), backend, people
     )
-    right: dict[str, list[bool]] = {}
-    seen: list[dict[str, str]] = []
+    right: dict[str, dict[str, list[bool]]] = {by: {} for by in rendered}
     for portrait, person in zip(PORTRAITS, persons, strict=True):
-        token = global_token(backend, person.crops[0])
-        seen.append(seen_in_neighbours(token, tokens, truths, list(portrait.looks)))
-        for name, words in portrait.looks.items():
-            right.setdefault(name, []).append(seen[-1][name] in words)
+        for by, vector in vectors(backend, person.crops[0], person.embeddings[0]).items():
+            seen = seen_in_neighbours(vector, rendered[by], truths, list(portrait.looks))
+            for name, words in portrait.looks.items():
+                right[by].setdefault(name, []).append(seen[name] in words)
     settings = drawing_settings(backend, None, 0.7, None)
     wishes = WISHES[:prompts]
     pictures = [
@@ -208,8 +244,17 @@ def evaluate_portraits(
     report = {
         "model_revision": backend.info.model_revision,
         "likeness": compare(pictures, [person.embedding for person in persons]),
-        "neighbours_right": {name: float(np.mean(hits)) for name, hits in right.items()},
-        "neighbours_seen": seen,
+        "neighbours_right": {
+            by: {name: float(np.mean(hits)) for name, hits in names.items()}
+            for by, names in right.items()
+        },
+        "glasses_shown": [
+            {
+                "wears_glasses": portrait.wears_glasses,
+                "shown": glasses_shown(AttributePromptJudge.load(), made, wishes),
+            }
+            for portrait, made in zip(PORTRAITS, pictures, strict=True)
+        ],
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / "portraits.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -1,9 +1,17 @@
 import numpy as np
 import pytest
 
+from imagine.backends.embedded import EmbeddedBackend
 from imagine.core import PhotoVerdict
-from training.evaluation_portraits import PORTRAITS, compare, open_portrait, seen_in_neighbours
-from training.held_out import FaceJudge, JudgedPicture
+from training.evaluation_portraits import (
+    PORTRAITS,
+    compare,
+    glasses_shown,
+    open_portrait,
+    seen_in_neighbours,
+    vectors,
+)
+from training.held_out import WISHES, FaceJudge, JudgedPicture
 
 GREY = np.full((8, 8, 3), 127, np.uint8)
 
@@ -31,3 +39,27 @@ def test_public_portraits_pass_the_products_own_door(portrait):
         pytest.importorskip(portrait.package)
     person = open_portrait(portrait, FaceJudge())
     assert person.reports[0].verdict is not PhotoVerdict.REFUSE
+
+
+class _SeesGlasses:
+    """Sees round glasses in dark pictures and none in others."""
+
+    def probabilities(self, images):
+        dark = [float(np.mean(image) < 100) for image in images]
+        return [{"glasses": {"none": 1 - share, "round": share}} for share in dark]
+
+
+def test_glasses_count_only_where_the_wish_says_nothing_of_them():
+    black = np.zeros((8, 8, 3), np.uint8)
+    silent = [wish for wish in WISHES if "glasses" not in wish.wants][:3]
+    asked = next(wish for wish in WISHES if "glasses" in wish.wants)
+    pictures = [JudgedPicture(image, None) for image in (black, GREY, GREY, black)]
+    assert glasses_shown(_SeesGlasses(), pictures, [*silent, asked]) == pytest.approx(1 / 3)
+
+
+def test_a_selfie_is_described_by_all_that_tell_people_apart():
+    backend = EmbeddedBackend.load(candidates=1)
+    crop = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    found = vectors(backend, crop, np.full(128, 3.0))
+    assert set(found) == {"identity adapter", "chooser", "dlib"}
+    assert all(np.linalg.norm(one) == pytest.approx(1.0, abs=1e-5) for one in found.values())
