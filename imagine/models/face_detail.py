@@ -3,7 +3,7 @@
 What tells two people apart, the edges of lids, brows and nose, is finer than a small denoiser
 draws. Selfies and drawn face are set upright by the same template, so that these lie on one
 another, and a share of what is finer than an eye is exchanged. Tone, colour, mouth, pose and
-everything coarser stay as they were drawn, and what differs from selfie to selfie averages out.
+everything coarser stay as they were drawn, and what few of the selfies show is left out.
 
 Source: one level of a Laplacian pyramid, as in multiresolution splines (Burt and Adelson 1983, ACM
 TOG 2(4)), here of luminance and for a share only.
@@ -33,7 +33,8 @@ def describe_detail(crops: Tensor) -> Tensor:
     Returns:
         (1, 1, s, s) float.
     """
-    return _fine(crops).mean(0, keepdim=True)
+    # The median: glasses or a shadow on one selfie of several leave no trace.
+    return _fine(crops).quantile(0.5, dim=0, keepdim=True)
 
 
 def with_detail(pictures: Tensor, thetas: Tensor, detail: Tensor, strength: float = 1.0) -> Tensor:
