@@ -89,7 +89,7 @@ class Settings:
         learned_watermark: a second invisible watermark, a name in `imagine.provenance.WATERMARKS`;
             "" for none (IMAGINE_LEARNED_WATERMARK).
         candidates: how many drawings of a wish the embedded model begins, to finish the best
-            (IMAGINE_CANDIDATES, 1 to 16); fewer are faster and less alike.
+            (IMAGINE_CANDIDATES, 1 to 16); fewer are faster and follow prompts less.
         max_photo_bytes: larger files are refused before they are opened.
         max_photo_pixels: larger pictures are refused from their header, before decoding.
         max_photos: more selfies than this are refused.
