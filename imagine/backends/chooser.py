@@ -7,20 +7,25 @@ well it shows the prompt, so both verdicts stay those of others.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from imagine.backends.prompt_judge import prompt_fits, to_network_input
+from imagine.backends.prompt_judge import AttributePromptJudge, fits, to_network_input
+from imagine.backends.selfie_traits import read_visible
 from imagine.backends.weight_files import OWN_MODELS
 from imagine.core import ImageArray
 from imagine.models.attribute_judge import AttributeJudge
 from imagine.models.face_recogniser import FaceLocator, FaceRecogniser
 
-# What a wholly shown prompt is worth, in cosines of likeness; see training/LOG.md.
+# What a wholly shown prompt is worth, and looks kept where it says nothing of them, in cosines of
+# likeness; see training/LOG.md.
 PROMPT_WORTH = 1.0
+LOOKS_WORTH = 0.3
+LOOKS = ("glasses", "hair_colour")
 
 
 class Chooser:
@@ -53,14 +58,27 @@ class Chooser:
         embeddings, _ = self._recogniser(pixels.to(self._recogniser.device))
         return functional.normalize(embeddings.mean(0), dim=0)
 
+    def looks(self, crops: ImageArray) -> dict[str, tuple[str, ...]]:
+        """Glasses and hair of a person, attribute -> class, as far as the crops show them."""
+        judge = AttributePromptJudge(self._attributes)
+        read = read_visible(crops, [name for name in LOOKS if name in judge.classes], judge)
+        return {one.trait: (one.value,) for one in read if one.value is not None}
+
     @torch.inference_mode()
-    def merits(self, pictures: Tensor, face: Tensor | None, prompt: str) -> Tensor:
+    def merits(
+        self,
+        pictures: Tensor,
+        face: Tensor | None,
+        wanted: Mapping[str, Sequence[str]],
+        looks: Mapping[str, Sequence[str]],
+    ) -> Tensor:
         """How good each picture is, higher is better; only to be compared with one another.
 
         Args:
             pictures: (n, 3, side, side) float in [-1, 1].
             face: of `describe`; None where nobody in particular is drawn.
-            prompt: what is to be seen.
+            wanted: attribute -> classes that satisfy the wish.
+            looks: of `looks`; they count where nothing else is wanted.
 
         Returns:
             (n,) float.
@@ -71,5 +89,9 @@ class Chooser:
             merits = merits + self._recogniser(faces)[0] @ face
         size = int(self._attributes.config.image_size)
         seen = functional.interpolate(pictures.float(), size=(size, size), mode="area")
-        fits = prompt_fits(self._attributes, seen, prompt)
-        return merits if fits is None else merits + PROMPT_WORTH * fits
+        kept = {name: classes for name, classes in looks.items() if name not in wanted}
+        for worth, asked in ((PROMPT_WORTH, wanted), (LOOKS_WORTH, kept)):
+            shown = fits(self._attributes, seen, asked)
+            if shown is not None:
+                merits = merits + worth * shown
+        return merits

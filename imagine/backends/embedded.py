@@ -113,12 +113,14 @@ class Person:
     Attributes:
         tokens: (1, photos * tokens, width) of the identity adapter.
         face: (d,), what drawings are compared with to choose one; None without a chooser.
+        looks: glasses and hair that the selfies show, as classes of the chooser.
         selfies: what the refiner looks at; None without a refiner.
         detail: of the features, as `face_detail` describes it; None without a refiner.
     """
 
     tokens: Tensor = field(repr=False)
     face: Tensor | None = field(repr=False)
+    looks: Mapping[str, Sequence[str]] = field(repr=False)
     selfies: SelfieMaps | None = field(repr=False)
     detail: Tensor | None = field(repr=False)
 
@@ -140,7 +142,7 @@ class Window:
         identity: keys and values of the person, per block; None for nobody in particular.
         person: tokens for the upsampler, a face to compare with and one to refine by; none for
             nobody.
-        prompt: in the words of the captions, to choose by.
+        wanted: attribute -> classes that satisfy prompt and switches, to choose by.
         refinement: share of the refiner's correction and of the selfies' detail.
     """
 
@@ -149,7 +151,7 @@ class Window:
     wordings: Mapping[Words, Wording] = field(repr=False)
     identity: Sequence[KeyValue] | None = field(repr=False)
     person: Person = field(repr=False)
-    prompt: str = field(repr=False)
+    wanted: Mapping[str, Sequence[str]] = field(repr=False)
     refinement: float
 
     def shares(self, step: int) -> list[tuple[float, GuidanceRow]]:
@@ -328,8 +330,10 @@ class EmbeddedBackend:
             faces = to_network_input(crops, int(self._refiner.config.crop_size))
             selfies = self._refiner.describe(faces.to(self._device))
             detail = describe_detail(to_network_input(crops, CROP_SIZE).to(self._device))
-        face = None if self._chooser is None else self._chooser.describe(crops)
-        return Person(tokens, face, selfies, detail)
+        if self._chooser is None:
+            return Person(tokens, None, {}, selfies, detail)
+        face, looks = self._chooser.describe(crops), self._chooser.looks(crops)
+        return Person(tokens, face, looks, selfies, detail)
 
     @torch.inference_mode()
     def prepare(
@@ -380,13 +384,14 @@ class EmbeddedBackend:
         }
         needed = {row.words for row in guidance}
         wordings = {words: self._wording(said[words], sigmas) for words in needed}
-        asked = {*asked_attributes(prompt), *request.traits}
+        # Whoever writes of a smile is content with several; a switch means its very value.
+        wanted = asked_attributes(prompt) | {name: (v,) for name, v in request.traits.items()}
         refinement = min(
             1.0,
             request.likeness / FULL_REFINEMENT,
-            *(REFINEMENT_WHEN_ASKED.get(name, 1.0) for name in asked),
+            *(REFINEMENT_WHEN_ASKED.get(name, 1.0) for name in wanted),
         )
-        return Window(left, guidance, wordings, identity, shown, prompt, refinement)
+        return Window(left, guidance, wordings, identity, shown, wanted, refinement)
 
     def _wording(self, said: str | None, sigmas: Tensor) -> Wording:
         if said is None:
@@ -443,7 +448,8 @@ class EmbeddedBackend:
                 self._chooser.merits(
                     self._detailed(self._refined(row.estimate, window), window),
                     window.person.face,
-                    window.prompt,
+                    window.wanted,
+                    window.person.looks,
                 )
                 for window in row.windows
             ]
@@ -554,7 +560,7 @@ class EmbeddedBackend:
     def _person(self, crops: ImageArray | None, person: object | None) -> Person:
         if crops is None:
             nobody = torch.zeros(1, 0, self._adapter.config.width, device=self._device)
-            return Person(nobody, None, None, None)
+            return Person(nobody, None, {}, None, None)
         if person is None:
             return self.encode_person(crops)
         if not isinstance(person, Person):

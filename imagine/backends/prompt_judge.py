@@ -199,29 +199,29 @@ def load_attribute_network(folder: Path | None = None) -> AttributeJudge:
     return network
 
 
-def prompt_fits(
-    network: AttributeJudge, pictures: torch.Tensor, prompt: str
+def fits(
+    network: AttributeJudge, pictures: torch.Tensor, wanted: Mapping[str, Sequence[str]]
 ) -> torch.Tensor | None:
-    """How much of what a prompt asks pictures show, 0 to 1.
+    """How much of what is wanted pictures show, 0 to 1.
 
-    The mean over the asked attributes of the probability of the classes that satisfy it; a mean
-    rather than a product, so that one hopeless wish does not hide all others.
+    The mean over the attributes of the probability of the classes that satisfy it; a mean rather
+    than a product, so that one hopeless wish does not hide all others.
 
     Args:
         network: sees the attributes.
         pictures: (n, 3, image_size, image_size) float in [-1, 1].
-        prompt: as typed.
+        wanted: attribute -> the classes that satisfy it, as of `asked_attributes`.
 
     Returns:
-        (n,) float; None when the prompt asks nothing the network knows.
+        (n,) float; None when nothing is wanted that the network knows.
     """
     classes: dict[str, list[str]] = network.config.attributes
-    asked = {name: c for name, c in asked_attributes(prompt).items() if name in classes}
-    if not asked:
+    known = {name: c for name, c in wanted.items() if name in classes}
+    if not known:
         return None
     logits = network(pictures)
     shares = []
-    for name, satisfying in asked.items():
+    for name, satisfying in known.items():
         places = [classes[name].index(c) for c in satisfying if c in classes[name]]
         shares.append(logits[name].float().softmax(1)[:, places].sum(1))
     return torch.stack(shares).mean(0)
@@ -263,7 +263,8 @@ class AttributePromptJudge:
         """
         if not len(images):
             return []
-        logits = self._network(to_network_input(images, int(self._network.config.image_size)))
+        pictures = to_network_input(images, int(self._network.config.image_size))
+        logits = self._network(pictures.to(self._network.device))
         tables = {name: scores.float().softmax(1).tolist() for name, scores in logits.items()}
         return [
             {
@@ -275,7 +276,7 @@ class AttributePromptJudge:
 
     @torch.inference_mode()
     def fit(self, image: ImageArray, prompt: str) -> float | None:
-        """How much of what the prompt asks is to be seen, 0 to 1, see `prompt_fits`.
+        """How much of what the prompt asks is to be seen, 0 to 1, see `fits`.
 
         Args:
             image: (height, width, 3) uint8 RGB.
@@ -285,8 +286,8 @@ class AttributePromptJudge:
             None when the prompt asks nothing the judge knows.
         """
         pictures = to_network_input([image], int(self._network.config.image_size))
-        fits = prompt_fits(self._network, pictures, prompt)
-        return None if fits is None else float(fits[0])
+        shown = fits(self._network, pictures.to(self._network.device), asked_attributes(prompt))
+        return None if shown is None else float(shown[0])
 
 
 def shipped_prompt_judge() -> AttributePromptJudge | None:

@@ -60,14 +60,22 @@ def read_selfies(
         judge: sees glasses, hair and expression.
         estimate_age: crop -> years.
     """
-    seen = judge.probabilities([_as_portrait(crop) for crop in crops]) if traits else []
-    readings = []
-    for trait in traits:
-        if trait == "age":
-            readings.append(_age([estimate_age(crop) for crop in crops]))
-        else:
-            readings.append(_seen(trait, [probabilities[trait] for probabilities in seen]))
-    return readings
+    visible = {
+        reading.trait: reading
+        for reading in read_visible(crops, [trait for trait in traits if trait != "age"], judge)
+    }
+    return [
+        _age([estimate_age(crop) for crop in crops]) if trait == "age" else visible[trait]
+        for trait in traits
+    ]
+
+
+def read_visible(
+    crops: ImageArray, traits: Sequence[str], judge: AttributePromptJudge
+) -> list[Reading]:
+    """Read what the judge sees: glasses, hair colour, expression; arguments as `read_selfies`."""
+    seen = judge.probabilities([as_portrait(crop) for crop in crops]) if traits else []
+    return [_seen(trait, [probabilities[trait] for probabilities in seen]) for trait in traits]
 
 
 def read_shipped(
@@ -90,7 +98,8 @@ def read_shipped(
     return read_selfies(crops, traits, judge, estimate_age)
 
 
-def _as_portrait(crop: ImageArray) -> ImageArray:
+def as_portrait(crop: ImageArray) -> ImageArray:
+    """A crop, (CROP_SIZE, CROP_SIZE, 3) uint8, as attribute networks know faces, the same size."""
     picture = Image.new("RGB", (CROP_SIZE, CROP_SIZE), _GREY)
     picture.paste(Image.fromarray(crop).resize((_SIDE, _SIDE)), (_LEFT, _TOP))
     return np.asarray(picture)

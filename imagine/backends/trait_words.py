@@ -40,7 +40,8 @@ _CONTRARIES: Mapping[str, Mapping[str, str]] = {
     # half of the pictures (training/LOG.md). So both captions say the same of them.
     "glasses": _CAPTIONS["glasses"],
     "age": {"young": "an old person", "middle-aged": "a young person", "old": "a young person"},
-    "expression": {"sad": "smiling"},
+    "expression": {"sad": "smiling", "soft smile": "laughing"},
+    "hair_colour": {"brown": "with black hair", "white": "with black hair"},
 }
 
 # By words alone these are often drawn as another: "furious" is no word of the captions, and anger

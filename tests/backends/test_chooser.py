@@ -15,6 +15,7 @@ from tests.backends.tiny_embedded import drawn, save_tiny
 
 CROPS, OTHER = np.random.default_rng(0).integers(0, 255, (2, 2, 128, 128, 3), dtype=np.uint8)
 PROMPT = "me, smiling"
+WANTED = {"expression": ("smiling",)}
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +63,38 @@ def in_picture(crop):
 def test_whoever_is_in_the_picture_has_the_most_merit(chooser):
     pictures = torch.stack([in_picture(CROPS[0]), in_picture(OTHER[0])])
     first, second = (chooser.describe(crops) for crops in (CROPS[:1], OTHER[:1]))
-    assert chooser.merits(pictures, first, "me").argmax() == 0
-    assert chooser.merits(pictures, second, "me").argmax() == 1
+    assert chooser.merits(pictures, first, {}, {}).argmax() == 0
+    assert chooser.merits(pictures, second, {}, {}).argmax() == 1
 
 
 def test_what_the_prompt_asks_has_merit_even_of_nobody(chooser, parts):
     with torch.inference_mode():
         pictures = torch.rand(6, 3, 128, 128) * 2 - 1
         smiles = parts[2](pictures)["expression"].softmax(1)[:, 1]
-    assert chooser.merits(pictures, None, PROMPT).argmax() == smiles.argmax()
-    assert not chooser.merits(pictures, None, "me").any()
+    assert chooser.merits(pictures, None, WANTED, {}).argmax() == smiles.argmax()
+    assert not chooser.merits(pictures, None, {}, {}).any()
+
+
+def test_looks_of_the_selfies_have_merit_where_the_wish_says_nothing_of_them(chooser):
+    pictures = torch.rand(6, 3, 128, 128) * 2 - 1
+    sad = {"expression": ("sad",)}
+    kept = chooser.merits(pictures, None, {}, sad)
+    assert kept.argmax() == chooser.merits(pictures, None, sad, {}).argmax()
+    asked = chooser.merits(pictures, None, WANTED, {})
+    assert torch.equal(chooser.merits(pictures, None, WANTED, sad), asked)
+
+
+def test_glasses_and_hair_are_read_from_selfies_that_show_them_clearly():
+    network = AttributeJudge(
+        {"glasses": ["none", "round"], "hair_colour": ["black", "red", "blonde"]},
+        width=8,
+        features=16,
+    ).eval()
+    for head, scores in (("glasses", [0.0, 9.0]), ("hair_colour", [0.0, 0.0, 0.0])):
+        torch.nn.init.zeros_(network.heads[head].weight)
+        with torch.no_grad():
+            network.heads[head].bias.copy_(torch.tensor(scores))
+    assert Chooser(None, None, network).looks(CROPS) == {"glasses": ("round",)}
 
 
 def test_a_located_face_is_cut_without_shear(parts):

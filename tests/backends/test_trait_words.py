@@ -23,6 +23,12 @@ def test_the_contrary_says_nothing_of_what_is_wished_for() -> None:
     assert contrary("smiling in a park", traits) == "in a park"
 
 
+def test_what_lies_next_to_another_value_is_pulled_away_from_it() -> None:
+    assert contrary("in a park", {"expression": "soft smile"}) == "in a park, laughing"
+    assert contrary("in a park", {"hair_colour": "white"}) == "in a park, with black hair"
+    assert contrary("in a park", {"hair_colour": "pink"}) == "in a park"
+
+
 def test_glasses_are_drawn_by_words_alone() -> None:
     for value in TRAITS["glasses"]:
         worn = {"glasses": value}

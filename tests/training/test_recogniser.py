@@ -62,6 +62,6 @@ def test_a_model_is_given_its_chooser(taught, tmp_path):
     locator = FaceLocator.from_pretrained(tmp_path / "model" / LOCATOR_FOLDER, **OWN_MODELS)
     chooser = Chooser.load(tmp_path / "model" / CHOOSER_FOLDER, locator)
     face = chooser.describe(np.full((2, 128, 128, 3), 90, np.uint8))
-    merits = chooser.merits(torch.rand(3, 3, 128, 128) * 2 - 1, face, "me, sad")
+    merits = chooser.merits(torch.rand(3, 3, 128, 128) * 2 - 1, face, {"expression": ("sad",)}, {})
     assert merits.shape == (3,)
     assert len(set(merits.tolist())) == 3
