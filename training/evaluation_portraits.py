@@ -5,10 +5,11 @@
 Renders taught the reference encoder; here it meets scikit-image's astronaut, matplotlib's portrait
 of Grace Hopper and insightface's sample group photo, read where their packages keep them and
 stored nowhere. Three questions. Do the nearest rendered people look like the person (sex, age,
-skin, hair): nearest by the identity adapter's global token, by the recogniser that chooses among
-drawings, and, for comparison, by dlib, which knows real faces? Do pictures whose wish says nothing
-of glasses show them on whoever wears them, by the attribute judge? And is a generated picture
-nearer to its own person than to the seven others, by dlib, which conditioned nothing?
+skin, hair): nearest by the identity adapter's tokens, by the recogniser that chooses among
+drawings, and, for comparison, by dlib, which knows real faces? Selfies of rendered people are asked
+the same about all others, which shows how much can be right at all. Do pictures whose wish says
+nothing of glasses show them on whoever wears them, by the attribute judge? And is a generated
+picture nearer to its own person than to the seven others, by dlib, which conditioned nothing?
 """
 
 from __future__ import annotations
@@ -115,12 +116,28 @@ def open_portrait(portrait: Portrait, judge: FaceJudge) -> Identity:
     return build_identity([photo], judge.detector, judge.encoder, judge.settings, choice)
 
 
+@dataclass(frozen=True)
+class RenderedSelfies:
+    """Selfies of rendered people, among whom neighbours are sought.
+
+    Attributes:
+        vectors: (selfies, d) of each encoder of `vectors`.
+        truths: what is true of each.
+        seeds: whose each is.
+    """
+
+    vectors: Mapping[str, NDArray[np.float32]] = field(repr=False)
+    truths: Sequence[Mapping[str, str]] = field(repr=False)
+    seeds: NDArray[np.int64] = field(repr=False)
+
+
 def rendered_people(
     studio: HeldOutStudio, backend: EmbeddedBackend, people: int
-) -> tuple[dict[str, NDArray[np.float32]], list[dict[str, str]]]:
-    """(crops, d) vectors of rendered people's selfies by `vectors`, and what is true of each."""
+) -> RenderedSelfies:
+    """Selfies of the first held-out people."""
     rows: list[dict[str, NDArray[np.float32]]] = []
     truths: list[dict[str, str]] = []
+    seeds: list[int] = []
     for seed in held_out_seeds(people):
         person = studio.person(seed)
         if person is None:
@@ -131,7 +148,9 @@ def rendered_people(
         for crop, embedding in zip(person.crops, person.embeddings, strict=True):
             rows.append(vectors(backend, crop, embedding))
             truths.append(truth)
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}, truths
+            seeds.append(seed)
+    stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return RenderedSelfies(stacked, truths, np.array(seeds))
 
 
 def vectors(
@@ -145,7 +164,7 @@ def vectors(
         embedding: dlib's.
     """
     person = backend.encode_person(crop[None])
-    found = {"identity adapter": person.tokens[0, 0].numpy(), "dlib": embedding}
+    found = {"identity adapter": person.tokens.flatten().numpy(), "dlib": embedding}
     if person.face is not None:
         found["chooser"] = person.face.numpy()
     return {name: np.asarray(one / np.linalg.norm(one), np.float32) for name, one in found.items()}
@@ -163,6 +182,23 @@ def seen_in_neighbours(
         name: Counter(truths[index][name] for index in nearest).most_common(1)[0][0]
         for name in attributes
     }
+
+
+def right_among_renders(
+    rendered: RenderedSelfies, attributes: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Encoder -> attribute -> share right for the rendered selfies, each among all other people."""
+    right: dict[str, dict[str, float]] = {}
+    for by, vectors_ in rendered.vectors.items():
+        hits: dict[str, list[bool]] = {name: [] for name in attributes}
+        for seed, vector, truth in zip(rendered.seeds, vectors_, rendered.truths, strict=True):
+            others = np.flatnonzero(rendered.seeds != seed)
+            truths = [rendered.truths[int(index)] for index in others]
+            seen = seen_in_neighbours(vector, vectors_[others], truths, attributes)
+            for name in attributes:
+                hits[name].append(seen[name] == truth[name])
+        right[by] = {name: float(np.mean(found)) for name, found in hits.items()}
+    return right
 
 
 def compare(
@@ -219,13 +255,15 @@ def evaluate_portraits(
     backend = EmbeddedBackend.load(model)
     judge = FaceJudge()
     persons = [open_portrait(portrait, judge) for portrait in PORTRAITS]
-    rendered, truths = rendered_people(
+    rendered = rendered_people(
         HeldOutStudio(CACHE, None, backend.info.image_size[0], judge), backend, people
     )
-    right: dict[str, dict[str, list[bool]]] = {by: {} for by in rendered}
+    right: dict[str, dict[str, list[bool]]] = {by: {} for by in rendered.vectors}
     for portrait, person in zip(PORTRAITS, persons, strict=True):
         for by, vector in vectors(backend, person.crops[0], person.embeddings[0]).items():
-            seen = seen_in_neighbours(vector, rendered[by], truths, list(portrait.looks))
+            seen = seen_in_neighbours(
+                vector, rendered.vectors[by], rendered.truths, list(portrait.looks)
+            )
             for name, words in portrait.looks.items():
                 right[by].setdefault(name, []).append(seen[name] in words)
     settings = drawing_settings(backend, None, 0.7, None)
@@ -248,6 +286,7 @@ def evaluate_portraits(
             by: {name: float(np.mean(hits)) for name, hits in names.items()}
             for by, names in right.items()
         },
+        "neighbours_right_of_renders": right_among_renders(rendered, list(PORTRAITS[0].looks)),
         "glasses_shown": [
             {
                 "wears_glasses": portrait.wears_glasses,

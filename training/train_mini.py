@@ -29,6 +29,7 @@ REWARDED = "training.stages.quality_pairs --rewarded 20 --critic-weight 0.1"
 BLEND = "training.blend"
 UPSAMPLE = "training.stages.upsample"
 REFINE = "training.stages.refine"
+TURNING = "training.turning"
 # Share of the hours of each part, by the start of its command, in order.
 SHARES = {
     PEOPLE: 0.12,
@@ -46,6 +47,7 @@ SHARES = {
     UPSAMPLE: 0.06,
     CHOOSING: 0.0,
     REFINE: 0.21,
+    TURNING: 0.0,
 }
 LARGE_SHARE = 0.25  # of the people are photographed at the full size
 BLEND_SHARE = "0.5"  # of what the rewards changed is kept
@@ -84,6 +86,7 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
             "--data", data, *device, "--run", run, "--model", export, "--recognisers", recogniser,
             "--attribute-teacher", teacher, "--locator", choosing / "locator", "--export", export,
         ],
+        TURNING: [export, "--data", data],
     }  # fmt: skip
     return [
         [

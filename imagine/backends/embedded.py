@@ -33,6 +33,7 @@ from imagine.models.denoiser import Denoiser
 from imagine.models.face_detail import describe_detail, with_detail
 from imagine.models.face_recogniser import FaceLocator, FaceRecogniser
 from imagine.models.face_refiner import FaceRefiner, SelfieMaps
+from imagine.models.face_turn import FaceTurn, looking_ahead
 from imagine.models.identity_adapter import IdentityAdapter
 from imagine.models.parallel_attention import KeyValue
 from imagine.models.text_encoder import TextEncoder
@@ -43,6 +44,7 @@ MODEL_FOLDER = "imagine-mini"
 CHOOSER_FOLDER = "chooser"  # within it
 LOCATOR_FOLDER = "face_locator"
 REFINER_FOLDER = "face_refiner"
+TURN_FOLDER = "face_turn"
 DEFAULT_STEPS = 6
 DEFAULT_GUIDANCE_SCALE = 2.5
 # Guidance decides the scene and the expression first and costs likeness (training/LOG.md).
@@ -73,7 +75,7 @@ CANDIDATE_STRIDE = 7_368_787  # between the seeds of their noise
 PROMPT_CACHE_BYTES = 16 * 2**20  # about 300 prompts
 
 
-Part = TypeVar("Part", Upsampler, FaceLocator, FaceRefiner)
+Part = TypeVar("Part", Upsampler, FaceLocator, FaceRefiner, FaceTurn)
 
 
 class Words(Enum):
@@ -114,8 +116,9 @@ class Person:
         tokens: (1, photos * tokens, width) of the identity adapter.
         face: (d,), what drawings are compared with to choose one; None without a chooser.
         looks: glasses and hair that the selfies show, as classes of the chooser.
-        selfies: what the refiner looks at; None without a refiner.
-        detail: of the features, as `face_detail` describes it; None without a refiner.
+        selfies: what the refiner looks at, of those from the front; None without a refiner.
+        detail: of the features, as `face_detail` describes it, of the same; None without a refiner.
+        ahead: share of refiner and detail, less than 1 where every selfie looks aside.
     """
 
     tokens: Tensor = field(repr=False)
@@ -123,6 +126,7 @@ class Person:
     looks: Mapping[str, Sequence[str]] = field(repr=False)
     selfies: SelfieMaps | None = field(repr=False)
     detail: Tensor | None = field(repr=False)
+    ahead: float = 1.0
 
     @property
     def nbytes(self) -> int:
@@ -215,6 +219,7 @@ class EmbeddedBackend:
         upsampler: Upsampler | None = None,
         locator: FaceLocator | None = None,
         refiner: FaceRefiner | None = None,
+        turn: FaceTurn | None = None,
         chooser: Chooser | None = None,
         candidates: int = CANDIDATES,
         revision: str = "unsaved",
@@ -223,8 +228,8 @@ class EmbeddedBackend:
         """Put the parts together.
 
         Without an upsampler pictures are of the denoiser's size; without a refiner, or a locator
-        that tells it where the face is, faces stay as they were drawn; without a chooser every wish
-        is drawn once.
+        that tells it where the face is, faces stay as they were drawn; where nothing tells turned
+        selfies, all are taken to look ahead; without a chooser every wish is drawn once.
         """
         self._denoiser = denoiser
         self._folded = FoldedDenoiser(denoiser)
@@ -234,6 +239,7 @@ class EmbeddedBackend:
         self._upsampler = upsampler
         self._locator = locator
         self._refiner = refiner if locator is not None else None
+        self._turn = turn
         self._chooser = chooser
         self._candidates = candidates if chooser is not None else 1
         # The same seed gives another picture where it is chosen among more.
@@ -271,6 +277,7 @@ class EmbeddedBackend:
             upsampler = _load_part(Upsampler, folder / "upsampler", device)
             locator = _load_part(FaceLocator, folder / LOCATOR_FOLDER, device)
             refiner = _load_part(FaceRefiner, folder / REFINER_FOLDER, device)
+            turn = _load_part(FaceTurn, folder / TURN_FOLDER, device)
             chooser = None
             if (folder / CHOOSER_FOLDER).is_dir():
                 chooser = Chooser.load(folder / CHOOSER_FOLDER, _needed(locator), device)
@@ -290,6 +297,7 @@ class EmbeddedBackend:
             upsampler=upsampler,
             locator=locator,
             refiner=refiner,
+            turn=turn,
             chooser=chooser,
             candidates=candidates or Settings().candidates,
             revision=model_revision(folder),
@@ -325,15 +333,24 @@ class EmbeddedBackend:
         """Identity tokens, one set per photo, and the faces to choose and to refine by."""
         pixels = to_network_input(crops, int(self._adapter.config.image_size))
         tokens: Tensor = self._adapter(pixels.to(self._device)).flatten(0, 1)[None]
-        selfies, detail = None, None
+        selfies, detail, ahead = None, None, 1.0
         if self._refiner is not None:
-            faces = to_network_input(crops, int(self._refiner.config.crop_size))
+            shown, ahead = self._from_the_front(crops)
+            faces = to_network_input(shown, int(self._refiner.config.crop_size))
             selfies = self._refiner.describe(faces.to(self._device))
-            detail = describe_detail(to_network_input(crops, CROP_SIZE).to(self._device))
+            detail = describe_detail(to_network_input(shown, CROP_SIZE).to(self._device))
         if self._chooser is None:
-            return Person(tokens, None, {}, selfies, detail)
+            return Person(tokens, None, {}, selfies, detail, ahead)
         face, looks = self._chooser.describe(crops), self._chooser.looks(crops)
-        return Person(tokens, face, looks, selfies, detail)
+        return Person(tokens, face, looks, selfies, detail, ahead)
+
+    def _from_the_front(self, crops: ImageArray) -> tuple[ImageArray, float]:
+        """The crops whose pixels fit a face from the front, and how well they do."""
+        if self._turn is None:
+            return crops, 1.0
+        turns = self._turn(to_network_input(crops, CROP_SIZE).to(self._device))
+        chosen, ahead = looking_ahead(turns)
+        return crops[chosen.cpu().numpy()], ahead
 
     @torch.inference_mode()
     def prepare(
@@ -386,7 +403,7 @@ class EmbeddedBackend:
         wordings = {words: self._wording(said[words], sigmas) for words in needed}
         # Whoever writes of a smile is content with several; a switch means its very value.
         wanted = asked_attributes(prompt) | {name: (v,) for name, v in request.traits.items()}
-        refinement = min(
+        refinement = shown.ahead * min(
             1.0,
             request.likeness / FULL_REFINEMENT,
             *(REFINEMENT_WHEN_ASKED.get(name, 1.0) for name in wanted),
@@ -589,6 +606,11 @@ def save_refiner(folder: Path, refiner: FaceRefiner, locator: FaceLocator) -> No
     """Add the refiner, and what tells it where faces are, to the folder of a model."""
     _save_part(folder / REFINER_FOLDER, refiner)
     _save_part(folder / LOCATOR_FOLDER, locator)
+
+
+def save_turn(folder: Path, turn: FaceTurn) -> None:
+    """Add what tells turned selfies to the folder of a model."""
+    _save_part(folder / TURN_FOLDER, turn)
 
 
 def save_chooser(

@@ -34,7 +34,7 @@ def describe_detail(crops: Tensor) -> Tensor:
         (1, 1, s, s) float.
     """
     # The median: glasses or a shadow on one selfie of several leave no trace.
-    return _fine(crops).quantile(0.5, dim=0, keepdim=True)
+    return fine(crops).quantile(0.5, dim=0, keepdim=True)
 
 
 def with_detail(pictures: Tensor, thetas: Tensor, detail: Tensor, strength: float = 1.0) -> Tensor:
@@ -50,12 +50,12 @@ def with_detail(pictures: Tensor, thetas: Tensor, detail: Tensor, strength: floa
         Shape of `pictures`; nothing changes outside eyes and nose.
     """
     side = detail.shape[2]
-    exchanged = (detail - _fine(aligned(pictures, thetas, side))) * _within(side).to(detail.device)
+    exchanged = (detail - fine(aligned(pictures, thetas, side))) * _within(side).to(detail.device)
     return pictures + SHARE * strength * pasted(exchanged, thetas, pictures.shape[2:])
 
 
-def _fine(faces: Tensor) -> Tensor:
-    """(batch, 1, s, s) luminance without what is coarser than `FINENESS`."""
+def fine(faces: Tensor) -> Tensor:
+    """(batch, 1, s, s) luminance of (batch, 3, s, s) without what is coarser than `FINENESS`."""
     light = luma(faces)
     reach = max(1, round(FINENESS * faces.shape[3] / 2))
     edges = functional.pad(light, [reach] * 4, mode="replicate")

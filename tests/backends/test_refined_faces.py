@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from imagine.backends.embedded import LOCATOR_FOLDER, EmbeddedBackend, save_refiner
+from imagine.backends.embedded import LOCATOR_FOLDER, EmbeddedBackend, save_refiner, save_turn
 from imagine.core import Request
 from imagine.errors import CorruptWeights
 from imagine.models.face_recogniser import FaceLocator
 from imagine.models.face_refiner import FaceRefiner
+from imagine.models.face_turn import FaceTurn
 from tests.backends.tiny_embedded import drawn, save_tiny
 
 CROPS, OTHER = np.random.default_rng(0).integers(0, 255, (2, 2, 128, 128, 3), dtype=np.uint8)
@@ -117,3 +118,18 @@ def test_a_finished_picture_has_the_fine_detail_of_its_persons_selfies(backend):
     )
     assert np.abs(shown - plain).max() > 2
     assert np.abs(shown - strange).max() > 2
+
+
+def test_selfies_that_look_aside_are_left_out_or_count_less(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    save_turn(tmp_path / "model", FaceTurn())
+    backend = EmbeddedBackend.load(tmp_path / "model")
+    ahead, aside = np.full((1, 128, 128, 3), 90, np.uint8), CROPS[:1]
+    straight, both = (backend.encode_person(one) for one in (ahead, np.concatenate([ahead, aside])))
+    assert straight.ahead == both.ahead == 1.0
+    assert torch.equal(straight.detail, both.detail)
+    assert both.tokens.shape[1] == 2 * straight.tokens.shape[1]
+    alone = backend.encode_person(aside)
+    assert alone.ahead < 1.0
+    refinement = backend.prepare(replace(wish(), crops=aside)).windows[0].refinement
+    assert refinement == pytest.approx(alone.ahead)

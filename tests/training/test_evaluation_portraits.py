@@ -5,9 +5,11 @@ from imagine.backends.embedded import EmbeddedBackend
 from imagine.core import PhotoVerdict
 from training.evaluation_portraits import (
     PORTRAITS,
+    RenderedSelfies,
     compare,
     glasses_shown,
     open_portrait,
+    right_among_renders,
     seen_in_neighbours,
     vectors,
 )
@@ -31,6 +33,16 @@ def test_the_nearest_rendered_people_vote():
     truths = [{"sex": "woman" if index < 4 else "man"} for index in range(8)]
     token = np.array([3, 3, 3, 3, 2, 2, 1, 0], np.float32)
     assert seen_in_neighbours(token, tokens, truths, ["sex"]) == {"sex": "woman"}
+
+
+def test_a_rendered_selfie_is_compared_with_other_people_only():
+    women, men = np.tile([[1.0, 0.1]], (8, 1)), np.tile([[0.1, 1.0]], (8, 1))
+    vectors = {"one": np.concatenate([women, men]).astype(np.float32)}
+    truths = [{"sex": "woman"}] * 8 + [{"sex": "man"}] * 8
+    apart = RenderedSelfies(vectors, truths, np.arange(16))
+    assert right_among_renders(apart, ["sex"]) == {"one": {"sex": 1.0}}
+    one_woman = RenderedSelfies(vectors, truths, np.array([0] * 8 + [*range(1, 9)]))
+    assert right_among_renders(one_woman, ["sex"]) == {"one": {"sex": 0.5}}
 
 
 @pytest.mark.parametrize("portrait", PORTRAITS, ids=lambda p: f"{p.package}-{p.face}")

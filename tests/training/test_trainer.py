@@ -113,5 +113,6 @@ def test_the_whole_recipe_runs_every_stage_in_the_papers_order(tmp_path):
         "upsample",
         "refine",
     ]
+    assert modules[-1] == "training.turning"
     assert sum(SHARES.values()) == pytest.approx(1.0)
     assert set(MODEL_SIZES) >= {"mini", "base", "tiny"}
