@@ -30,6 +30,7 @@ from imagine.core import CROP_SIZE, SQUARE, ImageArray, Request
 from imagine.errors import CorruptWeights, MissingWeights
 from imagine.models.attribute_judge import AttributeJudge
 from imagine.models.denoiser import Denoiser
+from imagine.models.face_colours import with_natural_mouths
 from imagine.models.face_detail import describe_detail, with_detail
 from imagine.models.face_recogniser import FaceLocator, FaceRecogniser
 from imagine.models.face_refiner import FaceRefiner, SelfieMaps
@@ -513,12 +514,13 @@ class EmbeddedBackend:
         return self._refiner.refine(seen, thetas, selfies, window.refinement).clamp_(-1.0, 1.0)
 
     def _detailed(self, pictures: Tensor, window: Window) -> Tensor:
-        """Pictures of one window's person with the detail of the selfies."""
+        """Pictures of one window's person with the detail of the selfies and calm mouths."""
         detail = window.person.detail
         if self._locator is None or detail is None:
             return pictures
         thetas = self._locator(pictures)
-        return with_detail(pictures, thetas, detail, window.refinement).clamp_(-1.0, 1.0)
+        seen = with_detail(pictures, thetas, detail, window.refinement)
+        return with_natural_mouths(seen, thetas).clamp_(-1.0, 1.0)
 
     def forward_rows(self, state: RowState) -> int:
         """Per candidate and person nothing, prompt, prompt + person, without the traits."""
