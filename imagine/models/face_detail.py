@@ -3,7 +3,7 @@
 What tells two people apart, the edges of lids, brows and nose, is finer than a small denoiser
 draws. Selfies and drawn face are set upright by the same template, so that these lie on one
 another, and a share of what is finer than an eye is exchanged. Tone, colour, mouth, pose and
-everything coarser stay as they were drawn, and what few of the selfies show is left out.
+everything coarser stay as they were drawn, and a selfie unlike the others is left out.
 
 Source: one level of a Laplacian pyramid, as in multiresolution splines (Burt and Adelson 1983, ACM
 TOG 2(4)), here of luminance and for a share only.
@@ -18,14 +18,16 @@ from torch.nn import functional
 from imagine.models.face_recogniser import aligned
 from imagine.models.face_refiner import luma, pasted
 
-SHARE = 0.6  # of the fine detail that is exchanged; measured, training/LOG.md
+SHARE = 0.75  # of the fine detail that is exchanged; measured, training/LOG.md
 FINENESS = 0.135  # of the side of an upright face; what is coarser stays
 # Centre and radii of what is exchanged, in fractions of the side: eyes with brows, and the nose.
-REGIONS = (((0.5, 0.46), (0.3, 0.11)), ((0.5, 0.58), (0.12, 0.14)))
+REGIONS = (((0.5, 0.46), (0.27, 0.11)), ((0.5, 0.58), (0.12, 0.14)))
 
 
 def describe_detail(crops: Tensor) -> Tensor:
-    """What selfies have in common that is fine.
+    """What is fine on the selfie that has most in common with the others.
+
+    A mean or a median of several has no eyes any more, since no two look the same way.
 
     Args:
         crops: (photos, 3, s, s) float in [-1, 1], upright and masked.
@@ -33,8 +35,11 @@ def describe_detail(crops: Tensor) -> Tensor:
     Returns:
         (1, 1, s, s) float.
     """
-    # The median: glasses or a shadow on one selfie of several leave no trace.
-    return fine(crops).quantile(0.5, dim=0, keepdim=True)
+    seen = fine(crops)
+    # Glasses or a shadow on one selfie of several are far from the median.
+    apart = (seen - seen.quantile(0.5, dim=0, keepdim=True)).abs()
+    chosen = (apart * _within(crops.shape[2]).to(crops.device)).sum((1, 2, 3)).argmin()
+    return seen[chosen][None]
 
 
 def with_detail(pictures: Tensor, thetas: Tensor, detail: Tensor, strength: float = 1.0) -> Tensor:
