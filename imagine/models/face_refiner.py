@@ -27,7 +27,7 @@ SelfieMaps = tuple[Tensor, Tensor, Tensor]
 # The correction as it is taught is timid: a mean over all that might be meant. At use it is taken
 # further within the face, less at the mouth, which has the expression that was asked for, and not
 # at all beside the face, where hair has the colour that was asked for. Measured, training/LOG.md.
-EMPHASIS, EMPHASIS_AT_THE_MOUTH = 1.5, 0.8
+EMPHASIS, EMPHASIS_AT_THE_MOUTH = 1.5, 0.4
 COLOUR_DETAIL = 4  # pixels; finer colours of the correction are noise
 COLOURLESS = 0.1  # mean distance from grey below which a picture is one without colours
 _LUMA = (0.299, 0.587, 0.114)
