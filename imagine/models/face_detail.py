@@ -21,7 +21,7 @@ from imagine.models.face_refiner import luma, pasted
 SHARE = 0.75  # of the fine detail that is exchanged; measured, training/LOG.md
 FINENESS = 0.135  # of the side of an upright face; what is coarser stays
 # Centre and radii of what is exchanged, in fractions of the side: eyes with brows, and the nose.
-REGIONS = (((0.5, 0.46), (0.27, 0.11)), ((0.5, 0.58), (0.12, 0.14)))
+REGIONS = (((0.5, 0.46), (0.23, 0.11)), ((0.5, 0.58), (0.12, 0.14)))
 
 
 def describe_detail(crops: Tensor) -> Tensor:
