@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imagine.models.face_recogniser import aligned
+from imagine.models.face_recogniser import aligned, soft_ellipse
 from imagine.models.face_refiner import luma, pasted
 
 SIZE = 96  # side of the upright faces that are looked at, pixels
@@ -35,21 +35,12 @@ def with_natural_mouths(pictures: Tensor, thetas: Tensor) -> Tensor:
     calm_blue = torch.minimum(blue, calm_green + _tint(blue - green))
     calm = torch.stack([red, calm_green, calm_blue], dim=1)
     calm = calm + luma(faces) - luma(calm)
-    added = (calm - faces) * _within(*MOUTH).to(faces.device)
+    added = (calm - faces) * soft_ellipse(SIZE, *MOUTH, 1.2, 0.2).to(faces.device)
     return pictures + pasted(added, thetas, pictures.shape[2:])
 
 
 def _tint(difference: Tensor) -> Tensor:
     """(batch, 1, 1): how much of a difference of two colours, (batch, s, s), all of a face has."""
-    face = _within(*FACE).to(difference.device)
+    face = soft_ellipse(SIZE, *FACE, 1.2, 0.2).to(difference.device)
     mean = (difference * face).sum((1, 2), keepdim=True) / face.sum()
     return mean.clamp(min=0.0)
-
-
-def _within(middle: tuple[float, float], reach: tuple[float, float]) -> Tensor:
-    """(SIZE, SIZE), 1 in an ellipse, softly falling to 0."""
-    axis = torch.arange(SIZE, dtype=torch.float32) / SIZE
-    radius = torch.hypot(
-        (axis[None] - middle[0]) / reach[0], (axis[:, None] - middle[1]) / reach[1]
-    )
-    return ((1.2 - radius) / 0.2).clamp(0.0, 1.0)

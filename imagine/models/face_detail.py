@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from imagine.models.face_recogniser import aligned
+from imagine.models.face_recogniser import aligned, soft_ellipse
 from imagine.models.face_refiner import luma, pasted
 
 SHARE = 0.75  # of the fine detail that is exchanged; measured, training/LOG.md
@@ -69,9 +69,7 @@ def fine(faces: Tensor) -> Tensor:
 
 def _within(size: int) -> Tensor:
     """(1, 1, size, size) how much of each pixel is exchanged, softly ending."""
-    axis = torch.arange(size, dtype=torch.float32) / size
     shares = torch.zeros(size, size)
-    for (x, y), (across, down) in REGIONS:
-        radius = torch.hypot((axis[None] - x) / across, (axis[:, None] - y) / down)
-        shares = torch.maximum(shares, ((1.3 - radius) / 0.6).clamp(0.0, 1.0))
+    for middle, reach in REGIONS:
+        shares = torch.maximum(shares, soft_ellipse(size, middle, reach, 1.3, 0.6))
     return shares[None, None]

@@ -119,3 +119,25 @@ def aligned(pictures: Tensor, thetas: Tensor, size: int) -> Tensor:
         pictures.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
     )
     return faces
+
+
+def soft_ellipse(
+    size: int, middle: tuple[float, float], reach: tuple[float, float], end: float, fade: float
+) -> Tensor:
+    """A place on upright faces: 1 in it, softly falling to 0.
+
+    Args:
+        size: side of the faces, pixels.
+        middle: x and y of its centre, in fractions of the side.
+        reach: its radii, in fractions of the side.
+        end: where it has fallen to 0, in radii.
+        fade: how far before that it begins to fall, in radii.
+
+    Returns:
+        (size, size) float.
+    """
+    axis = torch.arange(size, dtype=torch.float32) / size
+    radius = torch.hypot(
+        (axis[None] - middle[0]) / reach[0], (axis[:, None] - middle[1]) / reach[1]
+    )
+    return ((end - radius) / fade).clamp(0.0, 1.0)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from imagine.models.blocks import RMSNorm, attend, sine_cosine_positions
-from imagine.models.face_recogniser import aligned
+from imagine.models.face_recogniser import aligned, soft_ellipse
 
 # Feature maps of the selfies of a person: (photos, width, h, w) at half of the crop's side, a
 # quarter and an eighth.
@@ -200,21 +200,13 @@ class FaceRefiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 def _head(size: int) -> Tensor:
     """(1, 1, size, size) the soft head that selfies are masked with (`identity.align`)."""
-    axis = torch.arange(size, dtype=torch.float32) / size
-    radius = torch.hypot((axis[None] - 0.5) / 0.47, (axis[:, None] - 0.5) / 0.53)
-    return ((1.02 - radius) / 0.06).clamp(0.0, 1.0)[None, None]
+    return soft_ellipse(size, (0.5, 0.5), (0.47, 0.53), 1.02, 0.06)[None, None]
 
 
 def _emphasis(size: int) -> Tensor:
     """(1, 1, size, size) how far the correction is taken at each place of an upright face."""
-    axis = torch.arange(size, dtype=torch.float32) / size
-    x, y = axis[None], axis[:, None]
-
-    def within(middle: tuple[float, float], reach: tuple[float, float]) -> Tensor:
-        radius = torch.hypot((x - middle[0]) / reach[0], (y - middle[1]) / reach[1])
-        return ((1.15 - radius) / 0.3).clamp(0.0, 1.0)
-
-    face, mouth = within((0.5, 0.58), (0.36, 0.42)), within((0.5, 0.8), (0.22, 0.13))
+    face = soft_ellipse(size, (0.5, 0.58), (0.36, 0.42), 1.15, 0.3)
+    mouth = soft_ellipse(size, (0.5, 0.8), (0.22, 0.13), 1.15, 0.3)
     return torch.lerp(EMPHASIS * face, torch.tensor(EMPHASIS_AT_THE_MOUTH), mouth)[None, None]
 
 
