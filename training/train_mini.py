@@ -1,4 +1,4 @@
-"""The embedded model from nothing: renders, teachers, stages, upsampler, chooser, refiner.
+"""The embedded model from nothing: renders, teachers, stages, upsampler, chooser, refiner, turn.
 
 GPU:  python -m training.train_mini --device cuda --model base --hours 0.8 --workers 16
 CPU:  python -m training.train_mini --hours 3            (two cores; what `make train-mini` runs)
