@@ -90,8 +90,8 @@ class Chooser:
         size = int(self._attributes.config.image_size)
         seen = functional.interpolate(pictures.float(), size=(size, size), mode="area")
         kept = {name: classes for name, classes in looks.items() if name not in wanted}
-        for worth, asked in ((PROMPT_WORTH, wanted), (LOOKS_WORTH, kept)):
-            shown = fits(self._attributes, seen, asked)
+        shows = fits(self._attributes, seen, wanted, kept)
+        for worth, shown in zip((PROMPT_WORTH, LOOKS_WORTH), shows, strict=True):
             if shown is not None:
                 merits = merits + worth * shown
         return merits

@@ -200,9 +200,9 @@ def load_attribute_network(folder: Path | None = None) -> AttributeJudge:
 
 
 def fits(
-    network: AttributeJudge, pictures: torch.Tensor, wanted: Mapping[str, Sequence[str]]
-) -> torch.Tensor | None:
-    """How much of what is wanted pictures show, 0 to 1.
+    network: AttributeJudge, pictures: torch.Tensor, *wanted: Mapping[str, Sequence[str]]
+) -> list[torch.Tensor | None]:
+    """How much of what is wanted pictures show, 0 to 1, in one look.
 
     The mean over the attributes of the probability of the classes that satisfy it; a mean rather
     than a product, so that one hopeless wish does not hide all others.
@@ -210,21 +210,26 @@ def fits(
     Args:
         network: sees the attributes.
         pictures: (n, 3, image_size, image_size) float in [-1, 1].
-        wanted: attribute -> the classes that satisfy it, as of `asked_attributes`.
+        wanted: attribute -> the classes that satisfy it, as of `asked_attributes`; any number.
 
     Returns:
-        (n,) float; None when nothing is wanted that the network knows.
+        (n,) float of each; None where nothing is wanted that the network knows.
     """
     classes: dict[str, list[str]] = network.config.attributes
-    known = {name: c for name, c in wanted.items() if name in classes}
-    if not known:
-        return None
-    logits = network(pictures)
-    shares = []
-    for name, satisfying in known.items():
+    known = [{name: c for name, c in wish.items() if name in classes} for wish in wanted]
+    if not any(known):
+        return [None] * len(known)
+    seen = {name: scores.float().softmax(1) for name, scores in network(pictures).items()}
+
+    def share(name: str, satisfying: Sequence[str]) -> torch.Tensor:
         places = [classes[name].index(c) for c in satisfying if c in classes[name]]
-        shares.append(logits[name].float().softmax(1)[:, places].sum(1))
-    return torch.stack(shares).mean(0)
+        shown: torch.Tensor = seen[name][:, places].sum(1)
+        return shown
+
+    return [
+        torch.stack([share(name, c) for name, c in wish.items()]).mean(0) if wish else None
+        for wish in known
+    ]
 
 
 class AttributePromptJudge:
@@ -286,7 +291,8 @@ class AttributePromptJudge:
             None when the prompt asks nothing the judge knows.
         """
         pictures = to_network_input([image], int(self._network.config.image_size))
-        shown = fits(self._network, pictures.to(self._network.device), asked_attributes(prompt))
+        pictures = pictures.to(self._network.device)
+        (shown,) = fits(self._network, pictures, asked_attributes(prompt))
         return None if shown is None else float(shown[0])
 
 
