@@ -336,22 +336,21 @@ class EmbeddedBackend:
         tokens: Tensor = self._adapter(pixels.to(self._device)).flatten(0, 1)[None]
         selfies, detail, ahead = None, None, 1.0
         if self._refiner is not None:
-            shown, ahead = self._from_the_front(crops)
-            faces = to_network_input(shown, int(self._refiner.config.crop_size))
+            upright = to_network_input(crops, CROP_SIZE)
+            chosen, ahead = self._from_the_front(upright)
+            faces = to_network_input(crops[chosen.numpy()], int(self._refiner.config.crop_size))
             selfies = self._refiner.describe(faces.to(self._device))
-            detail = describe_detail(to_network_input(shown, CROP_SIZE).to(self._device))
+            detail = describe_detail(upright[chosen].to(self._device))
         if self._chooser is None:
             return Person(tokens, None, {}, selfies, detail, ahead)
         face, looks = self._chooser.describe(crops), self._chooser.looks(crops)
         return Person(tokens, face, looks, selfies, detail, ahead)
 
-    def _from_the_front(self, crops: ImageArray) -> tuple[ImageArray, float]:
-        """The crops whose pixels fit a face from the front, and how well they do."""
+    def _from_the_front(self, upright: Tensor) -> tuple[Tensor, float]:
+        """Which crops fit a face from the front, (photos,) bool, and how well they do."""
         if self._turn is None:
-            return crops, 1.0
-        turns = self._turn(to_network_input(crops, CROP_SIZE).to(self._device))
-        chosen, ahead = looking_ahead(turns)
-        return crops[chosen.cpu().numpy()], ahead
+            return torch.ones(len(upright), dtype=torch.bool), 1.0
+        return looking_ahead(self._turn(upright.to(self._device)).cpu())
 
     @torch.inference_mode()
     def prepare(

@@ -74,7 +74,7 @@ def read_visible(
     crops: ImageArray, traits: Sequence[str], judge: AttributePromptJudge
 ) -> list[Reading]:
     """Read what the judge sees: glasses, hair colour, expression; arguments as `read_selfies`."""
-    seen = judge.probabilities([as_portrait(crop) for crop in crops]) if traits else []
+    seen = judge.probabilities([_as_portrait(crop) for crop in crops]) if traits else []
     return [_seen(trait, [probabilities[trait] for probabilities in seen]) for trait in traits]
 
 
@@ -98,8 +98,7 @@ def read_shipped(
     return read_selfies(crops, traits, judge, estimate_age)
 
 
-def as_portrait(crop: ImageArray) -> ImageArray:
-    """A crop, (CROP_SIZE, CROP_SIZE, 3) uint8, as attribute networks know faces, the same size."""
+def _as_portrait(crop: ImageArray) -> ImageArray:
     picture = Image.new("RGB", (CROP_SIZE, CROP_SIZE), _GREY)
     picture.paste(Image.fromarray(crop).resize((_SIDE, _SIDE)), (_LEFT, _TOP))
     return np.asarray(picture)

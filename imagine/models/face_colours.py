@@ -31,16 +31,16 @@ def with_natural_mouths(pictures: Tensor, thetas: Tensor) -> Tensor:
     """
     faces = aligned(pictures, thetas, SIZE)
     red, green, blue = faces.unbind(1)
-    calm_green = torch.minimum(green, red + _tint(green - red))
-    calm_blue = torch.minimum(blue, calm_green + _tint(blue - green))
+    face = soft_ellipse(SIZE, *FACE, 1.2, 0.2).to(faces.device)
+    calm_green = torch.minimum(green, red + _tint(green - red, face))
+    calm_blue = torch.minimum(blue, calm_green + _tint(blue - green, face))
     calm = torch.stack([red, calm_green, calm_blue], dim=1)
     calm = calm + luma(faces) - luma(calm)
     added = (calm - faces) * soft_ellipse(SIZE, *MOUTH, 1.2, 0.2).to(faces.device)
     return pictures + pasted(added, thetas, pictures.shape[2:])
 
 
-def _tint(difference: Tensor) -> Tensor:
+def _tint(difference: Tensor, face: Tensor) -> Tensor:
     """(batch, 1, 1): how much of a difference of two colours, (batch, s, s), all of a face has."""
-    face = soft_ellipse(SIZE, *FACE, 1.2, 0.2).to(difference.device)
     mean = (difference * face).sum((1, 2), keepdim=True) / face.sum()
     return mean.clamp(min=0.0)
